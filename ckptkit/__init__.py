@@ -1,0 +1,64 @@
+"""Open, verify, edit and rewrite checkpoints without building the model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ckptkit.api import Checkpoint as Checkpoint
+    from ckptkit.api import Draft as Draft
+    from ckptkit.api import diff as diff
+    from ckptkit.api import open as open  # noqa: A004  it opens, as gzip.open does
+    from ckptkit.api import save as save
+    from ckptkit.edits import Map as Map
+    from ckptkit.edits import Put as Put
+    from ckptkit.errors import CkptError as CkptError
+    from ckptkit.errors import ConflictError as ConflictError
+    from ckptkit.errors import CorruptError as CorruptError
+    from ckptkit.errors import EditError as EditError
+    from ckptkit.errors import FormatError as FormatError
+    from ckptkit.errors import NeedsRecoveryError as NeedsRecoveryError
+    from ckptkit.errors import TensorNotFoundError as TensorNotFoundError
+    from ckptkit.errors import UnknownFormatError as UnknownFormatError
+    from ckptkit.errors import UnsupportedError as UnsupportedError
+    from ckptkit.placement import Layout as Layout
+
+__version__ = "0.1.0"
+
+_HOME: Final = {
+    **dict.fromkeys(("Checkpoint", "Draft", "diff", "open", "save"), "api"),
+    **dict.fromkeys(("Map", "Put"), "edits"),
+    **dict.fromkeys(
+        (
+            "CkptError",
+            "ConflictError",
+            "CorruptError",
+            "EditError",
+            "FormatError",
+            "NeedsRecoveryError",
+            "TensorNotFoundError",
+            "UnknownFormatError",
+            "UnsupportedError",
+        ),
+        "errors",
+    ),
+    "Layout": "placement",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  a list of the names above, which are imported when used
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that small commands start quickly."""
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

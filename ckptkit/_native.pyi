@@ -1,0 +1,287 @@
+"""Contract of the native core: pure functions of buffers.
+
+Every function takes any one-dimensional contiguous buffer (`bytes`, `bytearray`, `memoryview`, a
+NumPy array), releases the GIL while it works, and may be called from several threads at once. A
+buffer must not be written to while a call reads it.
+
+Columns. A column of byte strings is two buffers: all strings joined, and the end of each as int64.
+A column of numbers is one buffer of native integers; as an argument it may also be plain bytes.
+Columns come back as `bytes`, for `memoryview(...).cast("q")` or `numpy.frombuffer`.
+
+Errors. Bytes that break the format raise `DecodeError`; arguments that no call can have (wrong
+item size, lengths that disagree, a buffer of two dimensions) raise `ValueError`; an integer that
+does not fit its machine type raises `OverflowError`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+_Buffer: TypeAlias = Buffer | NDArray[Any]  # NumPy declares its buffers only from Python 3.12 on.
+
+__debug_build__: Final[bool]
+"""Whether the extension was built without optimisation."""
+
+class DecodeError(ValueError):
+    """Bytes that are not what the format prescribes.
+
+    For decoders of many records the offset is in the joined buffer.
+    """
+
+    message: str
+    """What was expected and what was found."""
+    offset: int
+    """Where: a byte offset in the buffer given to the decoder."""
+
+# --- checksums ---------------------------------------------------------------------------------
+
+def crc32c(data: _Buffer, value: int = 0) -> int:
+    """Continue the CRC-32C `value` over `data`; 0 starts."""
+
+def crc32(data: _Buffer, value: int = 0) -> int:
+    """Continue the CRC-32 (ISO-HDLC, as in zip) `value` over `data`; 0 starts."""
+
+def crc32c_combine(first: int, second: int, second_length: int) -> int:
+    """Return the CRC-32C of two parts from the CRC of each and the length of the second."""
+
+def crc32_combine(first: int, second: int, second_length: int) -> int:
+    """Return the CRC-32 of two parts from the CRC of each and the length of the second."""
+
+def crc32c_patch(value: int, old: _Buffer, new: _Buffer, tail: int) -> int:
+    """Return the CRC-32C of a whole after some of its bytes were replaced.
+
+    Args:
+        value: CRC-32C of the whole before.
+        old: the bytes that were replaced.
+        new: the bytes that replaced them, as many.
+        tail: how many bytes come after them in the whole.
+
+    Raises:
+        ValueError: `old` and `new` differ in length.
+    """
+
+def crc32_patch(value: int, old: _Buffer, new: _Buffer, tail: int) -> int:
+    """Return the CRC-32 of a whole after some of its bytes were replaced; see `crc32c_patch`."""
+
+def crc32c_segments(data: _Buffer, ends: _Buffer) -> bytes:
+    """Return the CRC-32C of each consecutive segment of `data`, as uint32.
+
+    Args:
+        data: all segments, joined.
+        ends: int64 end of each; none decreases, the last is at most `len(data)`.
+    """
+
+def crc32c_mask(crc: int) -> int:
+    """Return the form in which a CRC-32C is stored beside the bytes that it covers."""
+
+def crc32c_unmask(masked: int) -> int:
+    """Invert `crc32c_mask`."""
+
+def crc32c_unmask_column(masked: _Buffer) -> bytes:
+    """Undo the masking of each uint32 of a column."""
+
+def fingerprint64(data: _Buffer) -> int:
+    """Return FarmHash Fingerprint64, by which a SavedModel names its variables index."""
+
+# --- tables ------------------------------------------------------------------------------------
+
+def table_decode(index: _Buffer, limit: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Decode and validate a whole table, the index file of a checkpoint.
+
+    Args:
+        index: the file.
+        limit: cap on the bytes of all keys and values together.
+
+    Returns:
+        keys, their ends (int64), values, their ends (int64); keys strictly increase.
+
+    Raises:
+        DecodeError: at the first malformation, or where `limit` would be passed.
+    """
+
+def table_warnings(index: _Buffer) -> list[tuple[int, str]]:
+    """Return what `table_decode` accepts but no writer produces: (offset, message), by offset.
+
+    A metaindex block that is malformed or not empty, footer padding that is not zero, bytes that
+    belong to no block. Data blocks are not read.
+
+    Raises:
+        DecodeError: the footer or the index block is malformed.
+    """
+
+def table_encode(keys: _Buffer, key_ends: _Buffer, values: _Buffer, value_ends: _Buffer) -> bytes:
+    """Encode a table, byte for byte as TensorFlow does.
+
+    Raises:
+        ValueError: keys do not strictly increase, or the columns differ in length.
+    """
+
+def keys_order(keys: _Buffer, key_ends: _Buffer) -> bytes:
+    """Return the row numbers (int64) of the keys in unsigned byte order; equal keys stay in turn."""
+
+def names_decode(keys: _Buffer, key_ends: _Buffer, first: int = 0) -> list[str]:
+    """Decode keys from row `first` on as UTF-8; bytes that are not become lone surrogates."""
+
+def names_encode(names: list[str]) -> tuple[bytes, bytes]:
+    """Invert `names_decode`: the joined keys and their ends (int64).
+
+    Raises:
+        UnicodeEncodeError: a name has a surrogate that stands for no byte.
+    """
+
+def snappy_decompress(data: _Buffer, limit: int) -> bytes:
+    """Decompress a raw Snappy block of at most `limit` decoded bytes."""
+
+# --- index records -----------------------------------------------------------------------------
+
+def header_decode(value: _Buffer) -> tuple[int, int, int, int, list[int]]:
+    """Decode a BundleHeaderProto; unknown fields are skipped.
+
+    Returns:
+        num_shards, endianness, producer, min_consumer, bad_consumers.
+    """
+
+def header_encode(num_shards: int) -> bytes:
+    """Encode the header that TensorFlow writes."""
+
+def header_splice(value: _Buffer, num_shards: int) -> bytes:
+    """Return the same header with another shard count, every other byte kept."""
+
+def entries_decode(
+    values: _Buffer, value_ends: _Buffer, first: int = 0
+) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]:
+    """Decode BundleEntryProto records from row `first` on.
+
+    Returns:
+        dtype (int32), dim_ends (int64), dims (int64, all rows joined), shard (int32), offset
+        (int64), size (int64), crc (uint32, masked as stored, 0 if absent), flags (uint8).
+        Flags: 1 has slices, 2 has a checksum, 4 has unknown fields at any depth.
+
+    Raises:
+        DecodeError: a record is malformed, negative where it cannot be, or has an impossible shape.
+    """
+
+def entries_encode(
+    values: _Buffer,
+    value_ends: _Buffer,
+    rows: _Buffer,
+    shard: _Buffer,
+    offset: _Buffer,
+    size: _Buffer,
+    crc: _Buffer,
+) -> tuple[bytes, bytes]:
+    """Make records from template records, with other places.
+
+    Output row i is `values[rows[i]]` with its four place fields set. A field that is equal already
+    is kept verbatim; one that differs is replaced where it is, inserted by its number if absent,
+    removed if it is 0 now; every other byte is kept. A size of -1 takes the template verbatim.
+
+    Args:
+        values: template records, joined.
+        value_ends: int64 end of each.
+        rows: int64 template row of each output row.
+        shard: int32 number of the data file.
+        offset: int64 offset in it.
+        size: int64 size in it, or -1.
+        crc: uint32 masked checksum.
+
+    Returns:
+        The records, joined, and their ends (int64).
+    """
+
+def entries_check(
+    dtype: _Buffer,
+    dim_ends: _Buffer,
+    dims: _Buffer,
+    shard: _Buffer,
+    offset: _Buffer,
+    size: _Buffer,
+    flags: _Buffer,
+    items: Sequence[int],
+    shards: Sequence[tuple[int, int]],
+) -> tuple[int, str] | None:
+    """Find the first row that contradicts its dtype and shape, or points beyond its shard.
+
+    Args:
+        dtype, dim_ends, dims, shard, offset, size, flags: columns as `entries_decode` gives them.
+        items: stored bytes per element by dtype number; 0 for unknown, -1 for strings, -2 for
+            variants.
+        shards: number and length of each shard, ordered by number.
+
+    Returns:
+        The row and what is wrong with it, or None.
+    """
+
+def entry_slices(value: _Buffer) -> list[list[tuple[int, int]]]:
+    """Return the slices that an entry lists: (start, length) a dimension, (0, -1) if full."""
+
+def entry_encode(dtype: int, dims: Sequence[int]) -> bytes:
+    """Encode an entry with only dtype and shape, for use as a template."""
+
+def entry_slices_encode(
+    dtype: int, dims: Sequence[int], slices: Sequence[Sequence[tuple[int, int]]]
+) -> bytes:
+    """Encode the full entry of a sliced tensor."""
+
+def entry_respec(value: _Buffer, dtype: int, dims: Sequence[int]) -> bytes:
+    """Return the same entry with another dtype and shape, every other byte kept.
+
+    The list of slices is dropped if the shape differs.
+    """
+
+def slice_key(name: _Buffer, slices: Sequence[tuple[int, int]]) -> bytes:
+    """Return the key of a slice entry."""
+
+def slice_key_decode(key: _Buffer) -> tuple[bytes, list[tuple[int, int]]]:
+    """Invert `slice_key`; accepts only what it produces."""
+
+# --- payloads ----------------------------------------------------------------------------------
+
+def strings_scan(
+    data: _Buffer, remaining: int, crc: int, big_endian: bool
+) -> tuple[int, int, int, int]:
+    """Read the next lengths of a string tensor; stops before a varint cut by the end of `data`.
+
+    Args:
+        data: bytes of the payload from the next length on.
+        remaining: how many lengths to read at most.
+        crc: checksum of the lengths before; 0 starts.
+        big_endian: byte order of the machine that wrote the checkpoint.
+
+    Returns:
+        Bytes consumed, lengths read, the sum of these lengths, checksum of all lengths so far.
+    """
+
+def strings_decode(data: _Buffer, count: int, big_endian: bool) -> tuple[int, bytes, int]:
+    """Decode and validate a whole string payload.
+
+    Returns:
+        Header size, ends (int64) from the end of the header, checksum of the tensor, not masked.
+    """
+
+def strings_encode(lengths: _Buffer, big_endian: bool = False) -> tuple[bytes, int]:
+    """Encode the header of a string payload.
+
+    Args:
+        lengths: int64 length of each string.
+        big_endian: byte order of the machine that wrote the checkpoint.
+
+    Returns:
+        The header, and the checksum after it, to be continued over all strings.
+    """
+
+def variants_decode(data: _Buffer, count: int) -> tuple[bytes, int]:
+    """Decode and validate a whole variant payload.
+
+    Returns:
+        Start and end (int64) of each message in turn, checksum of the tensor, not masked.
+    """
+
+def variants_encode(payload: _Buffer, ends: _Buffer) -> tuple[bytes, int]:
+    """Encode messages, joined in `payload`, as a variant payload.
+
+    Returns:
+        The payload, and the checksum of the tensor, not masked.
+    """

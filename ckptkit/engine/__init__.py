@@ -1,0 +1,1 @@
+"""Plans and what carries them out: bytes, blocks, devices. Knows no format."""

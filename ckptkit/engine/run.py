@@ -1,0 +1,518 @@
+"""Running the work of a plan: steps on an executor, checksums kept as the results come in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckptkit import _native
+from ckptkit.engine.device import choose, device_from
+from ckptkit.engine.steps import (
+    BoxStep,
+    CopyStep,
+    Done,
+    FlatInput,
+    FlatStep,
+    Step,
+    SumStep,
+    Worker,
+)
+from ckptkit.engine.work import COPY, Boxed, Check, Flat
+from ckptkit.errors import EditError
+from ckptkit.engine.read import check as check_sum
+from ckptkit.model import TensorSpec
+from ckptkit.storage.digest import digest
+from ckptkit.storage.disk import Disk, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ckptkit.engine.device import DeviceName
+    from ckptkit.engine.work import Work
+    from ckptkit.model import Piece
+    from ckptkit.placement import Placement
+
+    Progress = Callable[[int, int], None]
+
+MEMORY: Final = 256 << 20
+"""Bytes of staging memory, unless the caller says otherwise."""
+
+MIN_MEMORY: Final = 32 << 20
+"""Less staging memory than this cannot hold the blocks of one thread."""
+
+SHARES: Final = 8
+"""Buffers of one thread's memory: inputs, outputs, and what a kernel makes between them."""
+
+MAX_CHUNK: Final = 4 << 20
+"""Bytes of a chunk on a processor: what its cache holds from the read to the write."""
+
+MAX_DEVICE_CHUNK: Final = 32 << 20
+"""Bytes of a chunk on a GPU: enough for the bus to be the limit, not the calls."""
+
+WRITEBACK: Final = 256 << 20
+"""Bytes after which the device is told to start writing; waiting till the end wastes its time."""
+
+_WORKERS: dict[str, Worker] = {}
+"""The worker of each run, by its token; a process that gets a step makes its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process needs to know to make a worker.
+
+    Attributes:
+        token: Names the run.
+        device: Where kernels run.
+    """
+
+    token: str
+    device: DeviceName
+
+
+def perform(settings: Settings, step: Step) -> Done:
+    """Run a step with the worker of its run. Any executor can call this."""
+    worker = _WORKERS.get(settings.token)
+    if worker is None:
+        worker = _WORKERS.setdefault(settings.token, Worker(Disk(), device_from(settings.device)))
+    return step.run(worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What running the work gave.
+
+    Attributes:
+        checksums: uint32, CRC-32C of every item of the placement.
+        traffic: Bytes that moved.
+        device: Where kernels ran; None where there was nothing to compute.
+    """
+
+    checksums: NDArray[np.uint32]
+    traffic: Traffic
+    device: str | None
+
+
+def run_work(
+    work: Work,
+    placement: Placement,
+    targets: tuple[str, ...],
+    byteorder: str,
+    *,
+    algorithms: dict[int, tuple[str, int]],
+    device: DeviceName,
+    executor: Executor | None,
+    progress: Progress | None,
+    memory: int,
+    disk: Disk,
+) -> Outcome:
+    """Fill the data files of a placement.
+
+    Args:
+        work: The byte movements.
+        placement: Where every item goes.
+        targets: The staged data files, which exist, by shard.
+        byteorder: Of the numbers in the data files.
+        algorithms: For the items with a payload, the checksum and the number of elements.
+        device: Where kernels run.
+        executor: What runs the steps; threads of our own by default.
+        progress: Is told bytes done and bytes in all.
+        memory: Bytes of staging memory.
+        disk: The file system.
+
+    Raises:
+        CorruptError: An input does not match its checksum.
+        ConflictError: An input changed since it was scanned.
+        EditError: The memory does not suffice, or the device is not there.
+    """
+    if memory < MIN_MEMORY:
+        msg = f"{memory} bytes of memory are too few; the least is {MIN_MEMORY}"
+        raise EditError(msg)
+    name = choose(device, work)
+    threads = max(1, min(len(os.sched_getaffinity(0)), memory // MIN_MEMORY))
+    limit = MAX_DEVICE_CHUNK if name is not None and name.startswith("gpu") else MAX_CHUNK
+    chunk = min(limit, memory // (threads * SHARES))
+    settings = Settings(secrets.token_hex(8), name or "numpy")
+    worker = _WORKERS[settings.token] = Worker(disk, device_from(settings.device))
+    ledger = _Ledger(placement)
+    queue = _Steps(work, placement, targets, byteorder, chunk, ledger)
+    own = executor is None
+    pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
+    flusher = _Flusher(worker, targets)
+    try:
+        drive = _Drive(pool, settings, 2 * threads, progress, flusher)
+        traffic = drive.run(queue)
+        traffic.written += _give(placement, worker, targets, ledger, algorithms, byteorder)
+        ledger.finish()
+    finally:
+        if own:
+            pool.shutdown(cancel_futures=True)
+        flusher.close()
+        _WORKERS.pop(settings.token, None)
+        worker.close()
+    return Outcome(ledger.checksums, traffic, name)
+
+
+def _give(
+    placement: Placement,
+    worker: Worker,
+    targets: tuple[str, ...],
+    ledger: _Ledger,
+    algorithms: dict[int, tuple[str, int]],
+    byteorder: str,
+) -> int:
+    """Write the values that are given whole; return how many bytes that were."""
+    for item, payload in placement.payloads.items():
+        algorithm, count = algorithms[item]
+        stream = digest(algorithm, count, byteorder)
+        stream.update(payload)
+        ledger.checksums[item] = stream.value()
+        target = worker.targets.file(targets[placement.shard[item]])
+        target.write(payload, int(placement.offset[item]))
+    return sum(map(len, placement.payloads.values()))
+
+
+class _Steps:
+    """The steps of some work, in the order of what they are about, made one by one."""
+
+    def __init__(
+        self,
+        work: Work,
+        placement: Placement,
+        targets: tuple[str, ...],
+        byteorder: str,
+        chunk: int,
+        ledger: _Ledger,
+    ) -> None:
+        self._work = work
+        self._placement = placement
+        self._targets = targets
+        self._byteorder = byteorder
+        self._chunk = chunk
+        self._ledger = ledger
+
+    @property
+    def weight(self) -> int:
+        """Bytes of all steps."""
+        work = self._work
+        return int(
+            work.moves.size.sum()
+            + work.bytes_computed
+            + sum(check.piece.extent.length for check in work.checks)
+        )
+
+    def __iter__(self) -> Iterator[tuple[Step, Callable[[Done], None]]]:
+        """Yield every step, and what takes its result."""
+        for check in self._work.checks:
+            yield from self._check(check)
+        later = deque(self._computed())
+        for shard, offset, step in self._copies():
+            while later and later[0][:2] < (shard, offset):
+                yield from later.popleft()[2]
+            yield step, _nothing
+        while later:
+            yield from later.popleft()[2]
+
+    def _computed(
+        self,
+    ) -> list[tuple[int, int, Iterator[tuple[Step, Callable[[Done], None]]]]]:
+        work = self._work
+        found = [(flat.shard, flat.offset, self._flat(flat)) for flat in work.flats]
+        found += [(boxed.shard, boxed.offset, self._boxed(boxed)) for boxed in work.boxes]
+        return sorted(found, key=lambda entry: entry[:2])
+
+    def _copies(self) -> Iterator[tuple[int, int, CopyStep]]:
+        moves = self._work.moves
+        for at in range(len(moves)):
+            source = self._placement.source_files[moves.source_file[at]]
+            shard, offset, size = int(moves.shard[at]), int(moves.offset[at]), int(moves.size[at])
+            begin = int(moves.source_offset[at])
+            for done in range(0, size, COPY):
+                length = min(COPY, size - done)
+                step = CopyStep(
+                    source, begin + done, self._targets[shard], offset + done, length
+                )
+                yield shard, offset + done, step
+
+    def _check(self, check: Check) -> Iterator[tuple[Step, Callable[[Done], None]]]:
+        extent = check.piece.extent
+        parts = self._ledger.expect(check.name, check.piece)
+        for start in range(0, extent.length, self._chunk):
+            length = min(self._chunk, extent.length - start)
+            step = SumStep(extent.path, extent.offset + start, length)
+            yield step, _adder(parts, start, length)
+
+    def _flat(self, flat: Flat) -> Iterator[tuple[Step, Callable[[Done], None]]]:
+        widest = max([flat.spec.itemsize, *(TensorSpec(d, ()).itemsize for d in flat.chain.dtypes)])
+        per_step = max(self._chunk // widest, 1)
+        sums = _FlatSums(flat, self._ledger)
+        for start in range(0, flat.count, per_step):
+            stop = min(start + per_step, flat.count)
+            low = int(np.searchsorted(flat.ends, start, "right"))
+            high = int(np.searchsorted(flat.ends, stop, "left"))
+            cuts = tuple((np.minimum(flat.ends[low : high + 1], stop) - start).tolist())
+            inputs = tuple(_input(run[0], start) for run in flat.inputs)
+            step = FlatStep(
+                flat.chain,
+                inputs,
+                cuts,
+                flat.spec,
+                self._byteorder,
+                self._targets[flat.shard],
+                flat.offset + start * flat.spec.itemsize,
+            )
+            yield step, sums.taker(low, start, cuts)
+
+    def _boxed(self, boxed: Boxed) -> Iterator[tuple[Step, Callable[[Done], None]]]:
+        spec = boxed.tensor.spec
+        length = boxed.box.count * spec.itemsize
+        inputs = None
+        if boxed.base is not None and not boxed.patched:
+            inputs = self._ledger.expect(boxed.name, boxed.base)
+        width = boxed.base.extent.length // boxed.box.count if boxed.base is not None else 0
+        outputs = self._ledger.collect(boxed)
+        for block in boxed.blocks:
+            position = boxed.position(block)
+            size = block.count * spec.itemsize
+            before = position // spec.itemsize * width
+            step = BoxStep(
+                boxed.tensor,
+                block,
+                boxed.base,
+                before,
+                length - position - size if boxed.patched else None,
+                self._byteorder,
+                self._targets[boxed.shard],
+                boxed.offset + position,
+            )
+            yield step, _box_taker(outputs, inputs, position, size, before, block.count * width)
+
+
+def _input(leaf: object, start: int) -> FlatInput:
+    piece, dtype, byteorder = leaf
+    spec = TensorSpec(dtype, ())
+    return FlatInput(
+        piece.extent.path, piece.extent.offset + start * spec.itemsize, spec, byteorder
+    )
+
+
+def _nothing(done: Done) -> None:
+    """Take a result that has no sums."""
+
+
+def _adder(parts: list[_Part], start: int, length: int) -> Callable[[Done], None]:
+    def take(done: Done) -> None:
+        parts.append((start, done.input_sums[0][0], length))
+
+    return take
+
+
+def _box_taker(
+    outputs: list[_Part],
+    inputs: list[_Part] | None,
+    position: int,
+    size: int,
+    before: int,
+    length: int,
+) -> Callable[[Done], None]:
+    def take(done: Done) -> None:
+        outputs.append((position, done.sums[0], size))
+        if inputs is not None and done.input_sums:
+            inputs.append((before, done.input_sums[0][0], length))
+
+    return take
+
+
+_Part = tuple[int, int, int]
+"""Where a summed range begins in its piece, its checksum, and its length in bytes."""
+
+
+def _joined(parts: list[_Part]) -> int:
+    """Return the checksum of ranges that tile a piece."""
+    total = 0
+    for _, crc, length in sorted(parts):
+        total = _native.crc32c_combine(total, crc, length)
+    return total
+
+
+@dataclass
+class _Ledger:
+    """The checksums that are known, and the parts of those that are not yet."""
+
+    placement: Placement
+    checksums: NDArray[np.uint32] = field(init=False)
+    _expected: list[tuple[str, Piece, list[_Part]]] = field(default_factory=list)
+    _collected: list[tuple[Boxed, list[_Part]]] = field(default_factory=list)
+    _items: dict[int, list[_Part]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.checksums = self.placement.checksum.copy()
+        self.checksums[(self.placement.source_file < 0) & (self.placement.size == 0)] = 0
+
+    def expect(self, name: str, piece: Piece) -> list[_Part]:
+        """Return where to put the sums of a piece that has to match its checksum."""
+        parts: list[_Part] = []
+        self._expected.append((name, piece, parts))
+        return parts
+
+    def collect(self, boxed: Boxed) -> list[_Part]:
+        """Return where to put the sums of the blocks of an item."""
+        parts: list[_Part] = []
+        self._collected.append((boxed, parts))
+        return parts
+
+    def item(self, item: int) -> list[_Part]:
+        """Return where to put the sums of the runs of an item."""
+        return self._items.setdefault(item, [])
+
+    def finish(self) -> None:
+        """Compare what is expected, and join what was collected.
+
+        Raises:
+            CorruptError: An input does not match its checksum.
+        """
+        for name, piece, parts in self._expected:
+            check_sum(name, piece, _joined(parts))
+        for item, parts in self._items.items():
+            self.checksums[item] = _joined(parts)
+        for boxed, parts in self._collected:
+            if not boxed.patched:
+                self.checksums[boxed.item] = _joined(parts)
+                continue
+            stored = boxed.base.checksum if boxed.base is not None else None
+            total = stored.value if stored is not None else 0
+            for _, delta, _ in parts:
+                total ^= delta
+            self.checksums[boxed.item] = total
+
+
+class _FlatSums:
+    """Takes the sums of a flat's steps: most tensors lie in one step, a few in more."""
+
+    def __init__(self, flat: Flat, ledger: _Ledger) -> None:
+        self._flat = flat
+        self._ledger = ledger
+        self._starts = np.concatenate([[0], flat.ends[:-1]])
+        self._inputs: dict[tuple[int, int], list[_Part]] = {}
+
+    def taker(self, low: int, start: int, cuts: tuple[int, ...]) -> Callable[[Done], None]:
+        """Return what takes the result of a step that begins in a tensor at an element."""
+
+        def take(done: Done) -> None:
+            begin = start
+            for at, cut in enumerate(cuts):
+                count = start + cut - begin
+                self._one(low + at, begin, count, done, at)
+                begin = start + cut
+
+        return take
+
+    def _one(self, at: int, begin: int, count: int, done: Done, number: int) -> None:
+        flat, first = self._flat, int(self._starts[at])
+        whole = begin == first and begin + count == flat.ends[at]
+        if whole:
+            self._ledger.checksums[flat.first + at] = done.sums[number]
+        else:
+            item = flat.spec.itemsize
+            part = ((begin - first) * item, done.sums[number], count * item)
+            self._ledger.item(flat.first + at).append(part)
+        for which, (run, sums) in enumerate(zip(flat.inputs, done.input_sums, strict=True)):
+            leaf = run[at]
+            if whole:
+                check_sum(flat.names[at], leaf.piece, sums[number])
+                continue
+            parts = self._inputs.get((which, at))
+            if parts is None:
+                parts = self._ledger.expect(flat.names[at], leaf.piece)
+                self._inputs[which, at] = parts
+            item = leaf.piece.extent.length // (int(flat.ends[at]) - first)
+            parts.append(((begin - first) * item, sums[number], count * item))
+
+
+class _Flusher:
+    """Has the device write what is already there, while the rest is still being made."""
+
+    def __init__(self, worker: Worker, targets: tuple[str, ...]) -> None:
+        self._worker = worker
+        self._targets = targets
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptkit-flush")
+        self._pending = 0
+        self._running: Future[None] | None = None
+
+    def wrote(self, nbytes: int) -> None:
+        """Note bytes that were written or copied."""
+        self._pending += nbytes
+        idle = self._running is None or self._running.done()
+        if self._pending >= WRITEBACK and idle:
+            self._pending = 0
+            self._running = self._thread.submit(self._flush)
+
+    def _flush(self) -> None:
+        for path in self._targets:
+            self._worker.targets.file(path).sync_data()
+
+    def close(self) -> None:
+        """Wait for the device; errors come out of the final sync."""
+        self._thread.shutdown()
+
+
+class _Drive:
+    """Keeps an executor busy with a bounded number of steps."""
+
+    def __init__(
+        self,
+        pool: Executor,
+        settings: Settings,
+        window: int,
+        progress: Progress | None,
+        flusher: _Flusher,
+    ) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._window = window
+        self._progress = progress
+        self._flusher = flusher
+        self._moved = Traffic()
+        self._done = 0
+
+    def run(self, steps: _Steps) -> Traffic:
+        """Run all steps; return what they moved."""
+        total = steps.weight if self._progress else 0
+        running: dict[Future[Done], tuple[Step, Callable[[Done], None]]] = {}
+        try:
+            for step, take in steps:
+                if len(running) >= self._window:
+                    self._collect(running, total)
+                future = self._pool.submit(perform, self._settings, step)
+                running[future] = (step, take)
+            while running:
+                self._collect(running, total)
+        finally:
+            for future in running:
+                future.cancel()
+            wait(running)
+        return self._moved
+
+    def _collect(
+        self, running: dict[Future[Done], tuple[Step, Callable[[Done], None]]], total: int
+    ) -> None:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            step, take = running.pop(future)
+            done = future.result()
+            take(done)
+            self._moved.read += done.moved.read
+            self._moved.written += done.moved.written
+            self._moved.copied += done.moved.copied
+            self._flusher.wrote(done.moved.written + done.moved.copied)
+            self._done += step.weight
+            if self._progress is not None:
+                self._progress(self._done, total)
+
+

@@ -1,0 +1,322 @@
+"""From a catalog and a placement to the byte movements that make the files agree. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckptkit.engine.blocks import cut, flat_offset
+from ckptkit.engine.program import (
+    Chain,
+    Chains,
+    Leaf,
+    base_of,
+    leaves,
+    read_bytes,
+    reads,
+    touches,
+)
+from ckptkit.model import Extent, Stored, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ckptkit.model import Box, Catalog, Piece, Tensor
+    from ckptkit.placement import Int64s, Placement
+
+BLOCK: Final = 4 << 20
+"""Bytes of a block that is computed box by box."""
+
+COPY: Final = 64 << 20
+"""Bytes that one step carries over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moves:
+    """Runs of bytes that are carried over as they are, as int64 columns."""
+
+    source_file: Int64s
+    source_offset: Int64s
+    shard: Int64s
+    offset: Int64s
+    size: Int64s
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flat:
+    """Neighbouring items that one chain computes from neighbouring inputs.
+
+    Attributes:
+        first: The first item; the others follow it.
+        ends: int64, the element at which each item ends, counted from the first one's start.
+        names: Name of every item's tensor.
+        inputs: For every input of the chain its pieces, which lie side by side in one file.
+    """
+
+    first: int
+    shard: int
+    offset: int
+    chain: Chain
+    spec: TensorSpec
+    ends: Int64s
+    names: tuple[str, ...]
+    inputs: tuple[tuple[Leaf, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return int(self.ends[-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxed:
+    """One item that is computed box by box.
+
+    Attributes:
+        box: The part of the tensor that the item is.
+        blocks: The blocks that are computed; all of them, or those that an edit touches.
+        base: The stored piece whose blocks lie just where ours do, if there is one.
+        patched: Untouched blocks are carried over, and the checksum follows the touched ones.
+    """
+
+    item: int
+    shard: int
+    offset: int
+    name: str
+    tensor: Tensor
+    box: Box
+    blocks: tuple[Box, ...]
+    base: Piece | None
+    patched: bool
+
+    def position(self, block: Box) -> int:
+        """Return the byte at which a block begins, counted from the start of the item."""
+        return flat_offset(block, self.box) * self.tensor.spec.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A stored piece that is read once to see that its checksum holds, before it is used."""
+
+    name: str
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """All byte movements of a plan, in the order of their destinations."""
+
+    moves: Moves
+    flats: tuple[Flat, ...]
+    boxes: tuple[Boxed, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def bytes_read(self) -> int:
+        """Tensor bytes read into memory."""
+        return (
+            sum(leaf.piece.extent.length for flat in self.flats for run in flat.inputs for leaf in run)
+            + sum(check.piece.extent.length for check in self.checks)
+            + sum(
+                read_bytes(leaf, at)
+                for boxed in self.boxes
+                for block in boxed.blocks
+                for leaf, at in reads(boxed.tensor, block)
+            )
+        )
+
+    @property
+    def bytes_computed(self) -> int:
+        """Tensor bytes that kernels give."""
+        return sum(flat.count * flat.spec.itemsize for flat in self.flats) + sum(
+            block.count * boxed.tensor.spec.itemsize
+            for boxed in self.boxes
+            for block in boxed.blocks
+        )
+
+
+def compile_work(catalog: Catalog, placement: Placement) -> Work:
+    """Return the byte movements that fill the data files of a placement.
+
+    Args:
+        catalog: The tensors as they shall be.
+        placement: Where each of them goes.
+    """
+    waiting = placement.source_file < 0
+    waiting[list(placement.payloads)] = False
+    waiting &= placement.size > 0
+    flats, boxes = _Computed(catalog, placement).split(np.flatnonzero(waiting).tolist())
+    kept = (placement.source_file >= 0) & (placement.size > 0)
+    moves = Moves(
+        placement.source_file[kept],
+        placement.source_offset[kept],
+        placement.shard[kept],
+        placement.offset[kept],
+        placement.size[kept],
+    )
+    untouched = [move for boxed in boxes if boxed.patched for move in _untouched(boxed, placement)]
+    if untouched:
+        extra = np.array(untouched, np.int64).T
+        moves = Moves(*map(np.concatenate, zip(_columns(moves), extra, strict=True)))
+    return Work(_coalesce(moves), flats, boxes, tuple(_checks(boxes)))
+
+
+def _columns(moves: Moves) -> tuple[Int64s, ...]:
+    return moves.source_file, moves.source_offset, moves.shard, moves.offset, moves.size
+
+
+def _coalesce(moves: Moves) -> Moves:
+    """Join moves that are neighbours at both ends."""
+    if len(moves) < 2:
+        return moves
+    order = np.lexsort((moves.offset, moves.shard))
+    source_file, source_offset, shard, offset, size = (column[order] for column in _columns(moves))
+    breaks = (
+        (source_file[1:] != source_file[:-1])
+        | (shard[1:] != shard[:-1])
+        | (source_offset[1:] != source_offset[:-1] + size[:-1])
+        | (offset[1:] != offset[:-1] + size[:-1])
+    )
+    first = np.concatenate([[0], np.flatnonzero(breaks) + 1])
+    return Moves(
+        source_file[first],
+        source_offset[first],
+        shard[first],
+        offset[first],
+        np.add.reduceat(size, first),
+    )
+
+
+def _untouched(boxed: Boxed, placement: Placement) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield the parts of a patched item that no block covers, as moves."""
+    extent = _extent(boxed)
+    file = placement.source_files.index(extent.path)
+    item = boxed.tensor.spec.itemsize
+    starts = [boxed.position(block) for block in boxed.blocks]
+    ends = [
+        start + block.count * item for start, block in zip(starts, boxed.blocks, strict=True)
+    ]
+    for low, high in zip([0, *ends], [*starts, extent.length], strict=True):
+        if low < high:
+            yield file, extent.offset + low, boxed.shard, boxed.offset + low, high - low
+
+
+def _extent(boxed: Boxed) -> Extent:
+    if boxed.base is None:
+        msg = "only an item with a base is patched"
+        raise AssertionError(msg)
+    return boxed.base.extent
+
+
+def _checks(boxes: Sequence[Boxed]) -> Iterator[Check]:
+    """Yield the pieces that boxes read and that are not checked on the way."""
+    seen: set[Extent] = set()
+    for boxed in boxes:
+        for leaf in leaves(boxed.tensor):
+            pieces = leaf.source.pieces if isinstance(leaf.source, Stored) else ()
+            for piece in pieces:
+                if piece is not boxed.base and piece.extent not in seen:
+                    seen.add(piece.extent)
+                    yield Check(boxed.name, piece)
+
+
+class _Computed:
+    """Sorts the computed items of a placement into flats and boxes."""
+
+    def __init__(self, catalog: Catalog, placement: Placement) -> None:
+        self._catalog = catalog
+        self._placement = placement
+        self._chains = Chains()
+
+    def split(self, items: Sequence[int]) -> tuple[tuple[Flat, ...], tuple[Boxed, ...]]:
+        """Return the flats and the boxes, in the order of their bytes."""
+        flats: list[_Run] = []
+        boxes: list[Boxed] = []
+        tensors = self._placement.tensor[items].tolist()
+        parts = self._placement.part[items].tolist()
+        for item, at, part in zip(items, tensors, parts, strict=True):
+            name = self._catalog.names[at]
+            tensor = self._catalog.changed[name]
+            found = self._chains.of(tensor, part)
+            if found is None:
+                boxes.append(self._boxed(item, name, tensor, part))
+                continue
+            run = _Run(item, name, tensor.spec, tensor.boxes[part].count, *found)
+            if not (flats and flats[-1].takes(run, self._placement)):
+                flats.append(run)
+        return tuple(run.flat(self._placement) for run in flats), tuple(boxes)
+
+    def _boxed(self, item: int, name: str, tensor: Tensor, part: int) -> Boxed:
+        box = tensor.boxes[part]
+        blocks = tuple(cut(box, tensor.spec.itemsize, BLOCK))
+        base = base_of(tensor)
+        touched = touches(tensor)
+        changed = tuple(filter(touched, blocks)) if touched else blocks
+        piece = base.source.pieces[part] if base and isinstance(base.source, Stored) else None
+        return Boxed(
+            item,
+            int(self._placement.shard[item]),
+            int(self._placement.offset[item]),
+            name,
+            tensor,
+            box,
+            changed,
+            piece,
+            patched=len(changed) < len(blocks),
+        )
+
+
+class _Run:
+    """A flat in the making: it takes neighbours as long as they fit."""
+
+    def __init__(
+        self, item: int, name: str, spec: TensorSpec, count: int, chain: Chain, inputs: tuple[Leaf, ...]
+    ) -> None:
+        self.first = self.last = item
+        self.names = [name]
+        self.spec = TensorSpec(spec.dtype, ())
+        self.ends = [count]
+        self.chain = chain
+        self.inputs = [[leaf] for leaf in inputs]
+
+    def takes(self, other: _Run, placement: Placement) -> bool:
+        """Take the next item in, if it goes on where this run ends, in and out."""
+        joins = (
+            other.chain is self.chain
+            and other.first == self.last + 1
+            and placement.shard[other.first] == placement.shard[self.last]
+            and all(
+                _adjacent(run[-1].piece.extent, leaf.piece.extent)
+                for run, (leaf,) in zip(self.inputs, other.inputs, strict=True)
+            )
+        )
+        if joins:
+            self.last = other.last
+            self.names += other.names
+            self.ends.append(self.ends[-1] + other.ends[0])
+            for run, leaves_ in zip(self.inputs, other.inputs, strict=True):
+                run += leaves_
+        return joins
+
+    def flat(self, placement: Placement) -> Flat:
+        """Return the finished run."""
+        return Flat(
+            self.first,
+            int(placement.shard[self.first]),
+            int(placement.offset[self.first]),
+            self.chain,
+            self.spec,
+            np.array(self.ends, np.int64),
+            tuple(self.names),
+            tuple(map(tuple, self.inputs)),
+        )
+
+
+def _adjacent(one: Extent, other: Extent) -> bool:
+    return one.path == other.path and one.offset + one.length == other.offset

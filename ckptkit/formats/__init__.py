@@ -1,0 +1,124 @@
+"""Formats: what translates between index bytes and catalogs. None of them moves tensor bytes.
+
+A third party adds one under the entry point group ``ckptkit.formats``: the name of an object that
+offers what :class:`Format` asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ckptkit.errors import UnknownFormatError
+from ckptkit.formats.tensorflow import TENSORFLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ckptkit._native import Buffer
+    from ckptkit.model import Catalog, Source, TensorSpec
+    from ckptkit.placement import Layout, Placement
+
+GROUP: Final = "ckptkit.formats"
+"""Entry point group of formats by third parties."""
+
+
+class Warn(Protocol):
+    """Takes a finding that does not stop a reader: its file, its byte offset, and the text."""
+
+    def __call__(self, path: str, offset: int | None, message: str) -> None:
+        """Note the finding."""
+
+
+class Format(Protocol):
+    """One checkpoint format. Everything here is about metadata, and checks all bounds."""
+
+    name: str
+
+    def detect(self, path: str) -> Source | None:
+        """Return what a path the user gave stands for, or None if it is another format's."""
+
+    def scan(self, source: Source) -> Catalog:
+        """Read the index.
+
+        Raises:
+            FormatError: It is damaged, contradicts itself, or asks for what we do not know.
+        """
+
+    def audit(self, source: Source, catalog: Catalog, warn: Warn) -> None:
+        """Report what readers accept but a sound file does not have."""
+
+    def decode(
+        self, payload: Buffer, spec: TensorSpec, byteorder: str
+    ) -> Sequence[bytes]:
+        """Split the stored bytes of a string or variant tensor into its elements.
+
+        Raises:
+            CorruptError: Lengths, checksums and size do not agree.
+        """
+
+    def files(self, source: Source, catalog: Catalog) -> Sequence[str]:
+        """Return the paths that a scanned checkpoint consists of."""
+
+    def reserve(
+        self,
+        before: Catalog,
+        after: Catalog,
+        source: Source | None,
+        destination: str,
+        layout: Layout,
+    ) -> Placement:
+        """Give every tensor of ``after`` its place in new files at ``destination``.
+
+        Raises:
+            EditError: What is around the tensors would contradict the edit.
+            UnsupportedError: The format cannot hold a tensor.
+        """
+
+    def seal(
+        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
+    ) -> dict[str, bytes]:
+        """Return the contents of the index files by path, the one that commits last."""
+
+
+def known() -> Iterator[Format]:
+    """Iterate over the formats, ours first."""
+    yield TENSORFLOW
+    # Reading the entry points costs more than listing a checkpoint, so only if ours all decline.
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
+        yield point.load()
+
+
+def find(path: str) -> tuple[Format, Source]:
+    """Find the format that a path belongs to.
+
+    Raises:
+        UnknownFormatError: No format claims it.
+        FileNotFoundError: There is nothing at the path.
+    """
+    for candidate in known():
+        source = candidate.detect(path)
+        if source is not None:
+            return candidate, source
+    if not os.path.lexists(path):
+        raise FileNotFoundError(2, "no checkpoint of this name", path)
+    msg = "not a checkpoint of a format that ckptkit knows"
+    raise UnknownFormatError(msg, path=path)
+
+
+def by_name(name: str) -> Format:
+    """Return a format by its name.
+
+    Raises:
+        UnknownFormatError: There is none of that name.
+    """
+    for candidate in known():
+        if candidate.name == name:
+            return candidate
+    msg = f"no format is called {name!r}"
+    raise UnknownFormatError(msg)

@@ -1,0 +1,82 @@
+"""TensorFlow's V2 checkpoints, "bundles": an index table and data shards. See FORMAT.md."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ckptkit.formats.tensorflow.paths import INDEX, resolve
+from ckptkit.formats.tensorflow.scan import scan_index
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ckptkit._native import Buffer
+    from ckptkit.formats import Warn
+    from ckptkit.model import Catalog, Source, TensorSpec
+    from ckptkit.placement import Layout, Placement
+
+
+class TensorFlow:
+    """The format object. What writes is imported only when something is written."""
+
+    name = "tensorflow"
+
+    def detect(self, path: str) -> Source | None:
+        """Return the bundle that a path stands for."""
+        return resolve(path)
+
+    def scan(self, source: Source) -> Catalog:
+        """Read the index of a bundle."""
+        return scan_index(source.path)
+
+    def audit(self, source: Source, catalog: Catalog, warn: Warn) -> None:
+        """Report damage that no reader minds."""
+        from ckptkit.formats.tensorflow.audit import audit_index
+
+        audit_index(source.path, catalog, warn)
+
+    def decode(self, payload: Buffer, spec: TensorSpec, byteorder: str) -> Sequence[bytes]:
+        """Split a string or variant tensor into its elements."""
+        from ckptkit.formats.tensorflow.payload import decode
+
+        return decode(payload, spec, byteorder)
+
+    def files(self, source: Source, catalog: Catalog) -> Sequence[str]:
+        """Return index and shards."""
+        return [source.path + INDEX, *catalog.columns.files.values()]
+
+    def reserve(
+        self,
+        before: Catalog,
+        after: Catalog,
+        source: Source | None,
+        destination: str,
+        layout: Layout,
+    ) -> Placement:
+        """Lay out the shards of a new bundle."""
+        from ckptkit.formats.tensorflow.reserve import reserve
+
+        return reserve(before, after, source, destination.removesuffix(INDEX), layout)
+
+    def seal(
+        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
+    ) -> dict[str, bytes]:
+        """Write the index of a new bundle, and a SavedModel's fingerprint of it."""
+        from ckptkit.formats.tensorflow.savedmodel import FINGERPRINT, with_checkpoint_hash
+        from ckptkit.formats.tensorflow.seal import seal
+
+        index = seal(catalog, placement, checksums)
+        sealed: dict[str, bytes] = {}
+        for old, new in placement.companions:
+            if os.path.basename(new) == FINGERPRINT:
+                with open(old, "rb") as file:
+                    sealed[new] = with_checkpoint_hash(file.read(), index, path=old)
+        return {**sealed, placement.index: index}
+
+
+TENSORFLOW: Final = TensorFlow()
+"""The format, ready for use."""

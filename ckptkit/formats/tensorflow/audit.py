@@ -1,0 +1,60 @@
+"""Findings about a bundle that stop no reader: TensorFlow accepts all of these in silence."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckptkit import _native
+from ckptkit.formats.tensorflow.paths import INDEX, shard_path
+
+if TYPE_CHECKING:
+    from ckptkit.formats import Warn
+    from ckptkit.model import Catalog
+
+MAX_FINDINGS: Final = 100
+"""Overlaps are reported up to this number."""
+
+
+def audit_index(prefix: str, catalog: Catalog, warn: Warn) -> None:
+    """Report odd bytes in an index, missing shards, tensors that share bytes, and dead bytes."""
+    path = prefix + INDEX
+    with open(path, "rb") as file:
+        for offset, message in _native.table_warnings(file.read()):
+            warn(path, offset, message)
+    _audit_shards(prefix, catalog, warn)
+    _audit_overlaps(catalog, warn)
+
+
+def _audit_shards(prefix: str, catalog: Catalog, warn: Warn) -> None:
+    count = catalog.columns.shards
+    for number in range(min(count, len(catalog.columns.files) + MAX_FINDINGS)):
+        path = shard_path(prefix, number, count)
+        if number not in catalog.columns.files and not os.path.exists(path):
+            warn(path, None, f"shard {number} of {count} is missing; no tensor is in it")
+
+
+def _audit_overlaps(catalog: Catalog, warn: Warn) -> None:
+    columns = catalog.columns
+    if not len(columns):
+        return
+    stored = (np.asarray(columns.flags) & columns.SLICED) == 0
+    shard, offset = np.asarray(columns.shard)[stored], np.asarray(columns.offset)[stored]
+    size = np.asarray(columns.size)[stored]
+    used = size > 0
+    shard, offset, size = shard[used], offset[used], size[used]
+    order = np.lexsort((offset, shard))
+    shard, offset, end = shard[order], offset[order], (offset + size)[order]
+    for number, path in columns.files.items():
+        mine = shard == number
+        starts, furthest = offset[mine], np.maximum.accumulate(end[mine], initial=0)
+        shared = np.flatnonzero(starts < furthest[:-1])
+        for at in shared[:MAX_FINDINGS].tolist():
+            text = f"bytes {starts[at]} to {min(int(furthest[at]), int(end[mine][at]))}"
+            warn(path, int(starts[at]), f"{text} belong to more than one tensor")
+        covered = np.maximum(end[mine] - np.maximum(starts, furthest[:-1]), 0).sum()
+        dead = os.path.getsize(path) - int(covered)
+        if dead:
+            warn(path, None, f"{dead} bytes belong to no tensor; a copy leaves them out")

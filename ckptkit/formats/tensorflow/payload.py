@@ -1,0 +1,56 @@
+"""The stored form of strings and variants. Layout: see FORMAT.md in this folder."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from ckptkit import _native
+from ckptkit.errors import CorruptError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptkit._native import Buffer
+    from ckptkit.model import TensorSpec
+
+
+def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
+    """Split the stored bytes of a string or variant tensor into its elements, in C order.
+
+    Raises:
+        CorruptError: Lengths, their checksums, and the size do not agree.
+        UnsupportedError: A variant of a big-endian machine, which TensorFlow refuses too.
+    """
+    view = memoryview(payload).cast("B")
+    try:
+        if spec.kind == "string":
+            start, ends, _ = _native.strings_decode(view, spec.count, byteorder == "big")
+            bounds = [start, *(start + end for end in memoryview(ends).cast("q"))]
+            return [bytes(view[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        if byteorder == "big":
+            msg = "variants in a big-endian checkpoint"
+            raise UnsupportedError(msg)
+        spans, _ = _native.variants_decode(view, spec.count)
+        limits = memoryview(spans).cast("q").tolist()
+        return [bytes(view[a:b]) for a, b in zip(limits[::2], limits[1::2], strict=True)]
+    except _native.DecodeError as error:
+        raise CorruptError(error.message, offset=error.offset) from None
+
+
+def encode(elements: Sequence[bytes], spec: TensorSpec) -> bytes:
+    """Return the stored bytes of a string or variant tensor.
+
+    Args:
+        elements: The elements in C order, as many as ``spec.count``.
+        spec: Tells strings from variants.
+    """
+    if spec.kind == "string":
+        header, _ = _native.strings_encode(array("q", map(len, elements)))
+        return b"".join([header, *elements])
+    ends = array("q")
+    total = 0
+    for element in elements:
+        total += len(element)
+        ends.append(total)
+    return _native.variants_encode(b"".join(elements), ends)[0]

@@ -1,0 +1,206 @@
+"""Reading the index of a bundle into a catalog. Layout: see FORMAT.md in this folder."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from ckptkit import _native
+from ckptkit.errors import CorruptError, UnsupportedError
+from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
+from ckptkit.formats.tensorflow.paths import INDEX, shard_path
+from ckptkit.formats.tensorflow.slices import join_slices
+from ckptkit.model import Catalog, Columns
+
+if TYPE_CHECKING:
+    from ckptkit.formats import Warn
+
+FOOTER_BYTES: Final = 48
+MAGIC: Final = bytes.fromhex("57fb808b247547db")
+DECODED_SLACK: Final = 64 << 20
+"""Bytes that decoded keys and values may take beyond the length of the index itself."""
+
+BUNDLE_VERSION: Final = 1
+BIG_ENDIAN: Final = 1
+
+
+def scan_index(prefix: str) -> Catalog:
+    """Read ``<prefix>.index``; look at the lengths of the shards, not at their contents.
+
+    Raises:
+        CorruptError: The index is damaged or contradicts itself or the shards.
+        UnsupportedError: A version of the format that does not exist yet.
+    """
+    path = prefix + INDEX
+    index = _read_index(path)
+    try:
+        keys, key_ends, values, value_ends = _native.table_decode(index, len(index) + DECODED_SLACK)
+    except _native.DecodeError as error:
+        raise CorruptError(error.message, path=path, offset=error.offset) from None
+    del index
+    table = Table(path, keys, memoryview(key_ends).cast("q"), values, memoryview(value_ends).cast("q"))
+    shards, big_endian = _header(table)
+    columns = _columns(table, prefix, shards, big_endian=big_endian)
+    names = _native.names_decode(keys, key_ends, 1)
+    rows: Sequence[int] = range(len(names))
+    parts, hidden = join_slices(table, columns)
+    if parts:
+        columns = columns.with_parts(parts)
+        rows = [row for row in rows if row not in hidden]
+        names = [names[row] for row in rows]
+    attachments = {"header": table.value(0)}
+    return Catalog(names, rows, columns, attachments=attachments)
+
+
+class Table:
+    """The records of an index, by number; number 0 is the header."""
+
+    __slots__ = ("key_ends", "keys", "path", "value_ends", "values")
+
+    def __init__(
+        self, path: str, keys: bytes, key_ends: memoryview, values: bytes, value_ends: memoryview
+    ) -> None:
+        """Hold the columns of the table."""
+        self.path = path
+        self.keys = keys
+        self.key_ends = key_ends
+        self.values = values
+        self.value_ends = value_ends
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.key_ends)
+
+    def key(self, number: int) -> bytes:
+        """Return a key."""
+        return self.keys[self.key_ends[number - 1] if number else 0 : self.key_ends[number]]
+
+    def value(self, number: int) -> bytes:
+        """Return a value."""
+        start = self.value_ends[number - 1] if number else 0
+        return self.values[start : self.value_ends[number]]
+
+    def name(self, row: int) -> str:
+        """Return the name of a row of the columns, which start after the header."""
+        return self.key(row + 1).decode("utf-8", "surrogateescape")
+
+    def refuse(self, row: int, message: str) -> NoReturn:
+        """Raise the error that a row deserves."""
+        raise CorruptError(message, path=self.path, tensor=self.name(row))
+
+
+def _read_index(path: str) -> bytes:
+    """Read a whole index, after a look at its end."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < FOOTER_BYTES:
+            msg = f"an index has at least {FOOTER_BYTES} bytes, this file has {size}"
+            raise CorruptError(msg, path=path, offset=size)
+        file.seek(size - len(MAGIC))
+        found = file.read(len(MAGIC))
+        if found != MAGIC:
+            msg = (
+                f"an index ends in {MAGIC.hex()}, this file in {found.hex()}:"
+                " not a TensorFlow index, or cut short"
+            )
+            raise CorruptError(msg, path=path, offset=size - len(MAGIC))
+        file.seek(0)
+        content = b"".join(iter(lambda: file.read(1 << 30), b""))
+    if len(content) != size:
+        msg = f"the index has {len(content)} bytes, a moment ago it had {size}"
+        raise CorruptError(msg, path=path)
+    return content
+
+
+def _header(table: Table) -> tuple[int, bool]:
+    """Check the header record; return the number of shards and whether data is big-endian."""
+    if not len(table) or table.key(0) != b"":
+        msg = "the index has no header: its first key is not the empty one"
+        raise CorruptError(msg, path=table.path)
+    try:
+        shards, endianness, producer, oldest, bad = _native.header_decode(table.value(0))
+    except _native.DecodeError as error:
+        msg = f"the header does not decode: {error.message}"
+        raise CorruptError(msg, path=table.path) from None
+    if producer < 0:
+        msg = f"the header says version {producer}, versions start at 0"
+        raise CorruptError(msg, path=table.path)
+    if oldest > BUNDLE_VERSION or BUNDLE_VERSION in bad:
+        msg = (
+            f"the bundle asks for a reader of version {oldest} or later, and not of {list(bad)};"
+            f" this one is {BUNDLE_VERSION}"
+        )
+        raise UnsupportedError(msg, path=table.path)
+    if shards < 1 and len(table) > 1:
+        msg = f"the header says {shards} shards, a bundle with tensors has at least 1"
+        raise CorruptError(msg, path=table.path)
+    return shards, endianness == BIG_ENDIAN
+
+
+def _columns(table: Table, prefix: str, shards: int, *, big_endian: bool) -> Columns:
+    """Decode all records but the header, and check them against one another and the shards."""
+    value_ends = table.value_ends
+    try:
+        decoded = _native.entries_decode(table.values, value_ends, 1)
+    except _native.DecodeError as error:
+        row = _row_at(value_ends, error.offset)
+        table.refuse(row, f"the index record does not decode: {error.message}")
+    kinds = ("i", "q", "q", "i", "q", "q", "I", "B")
+    dtype, dim_ends, dims, shard, offset, size, masked, flags = (
+        memoryview(column).cast(kind) for column, kind in zip(decoded, kinds, strict=True)
+    )
+    # A record without a checksum has that of the masked 0, as protobuf prescribes.
+    checksum = memoryview(_native.crc32c_unmask_column(masked)).cast("I")
+    files, sizes = _shards(table, prefix, shards, shard, flags)
+    bad = _native.entries_check(dtype, dim_ends, dims, shard, offset, size, flags, ITEMSIZES, sizes)
+    if bad is not None:
+        row, message = bad
+        where = files.get(shard[row], table.path)
+        raise CorruptError(message, path=where, tensor=table.name(row), offset=offset[row])
+    return Columns(
+        NAMES, files, dtype, dims, dim_ends, shard, offset, size, checksum, flags,
+        table.values, value_ends, byteorder="big" if big_endian else "little", shards=shards,
+    )
+
+
+def _row_at(ends: memoryview, offset: int) -> int:
+    """Return the row whose record holds a byte offset."""
+    return min(max(bisect_right(ends, offset) - 1, 0), len(ends) - 2)
+
+
+def _shards(
+    table: Table, prefix: str, count: int, shard: memoryview, flags: memoryview
+) -> tuple[Mapping[int, str], list[tuple[int, int]]]:
+    """Return path and length of every shard that a record points into."""
+    numbers = shard.tolist()
+    files: dict[int, str] = {}
+    sizes: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        # The record of a sliced tensor has no bytes of its own; its shard number means nothing.
+        row = _first_stored(numbers, number, flags)
+        if row is None:
+            continue
+        if not 0 <= number < count:
+            table.refuse(row, f"its bytes are in shard {number}, the header says {count} shards")
+        path = shard_path(prefix, number, count)
+        try:
+            sizes.append((number, os.stat(path).st_size))
+        except FileNotFoundError:
+            msg = f"shard {number} of {count} is missing; its first tensor is {table.name(row)!r}"
+            raise CorruptError(msg, path=path) from None
+        files[number] = path
+    return files, sizes
+
+
+def _first_stored(numbers: list[int], number: int, flags: memoryview) -> int | None:
+    """Return the first row in a shard that has bytes of its own."""
+    row = -1
+    while True:
+        try:
+            row = numbers.index(number, row + 1)
+        except ValueError:
+            return None
+        if not flags[row] & Columns.SLICED:
+            return row

@@ -1,0 +1,170 @@
+"""Writing the index of a bundle from records that are carried over, with new places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ckptkit import _native
+from ckptkit.formats.tensorflow.dtypes import CODES
+from ckptkit.model import Box, Catalog, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ckptkit.placement import Placement
+
+_VERBATIM: Final = -1
+_FULL: Final = (0, -1)
+
+Slices = list[list[tuple[int, int]]]
+
+
+def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) -> bytes:
+    """Return the index of a bundle.
+
+    A record keeps every byte that it had but for place and checksum, dtype and shape where
+    these changed; unknown fields stay.
+
+    Args:
+        catalog: The tensors.
+        placement: Where their bytes are.
+        checksums: uint32, CRC-32C of every item of the placement.
+    """
+    records = _Records(catalog, placement, checksums)
+    keys, key_ends = _native.names_encode(records.names)
+    order = np.frombuffer(_native.keys_order(keys, key_ends), np.int64)
+    if np.any(order[1:] < order[:-1]):
+        names = records.names
+        keys, key_ends = _native.names_encode([names[at] for at in order.tolist()])
+    values, value_ends = _native.entries_encode(
+        records.templates,
+        records.template_ends,
+        records.template[order],
+        records.shard[order],
+        records.offset[order],
+        records.size[order],
+        _masked(records.checksum[order]),
+    )
+    return _native.table_encode(keys, key_ends, values, value_ends)
+
+
+class _Records:
+    """The records of a new index, unsorted: a name, a template, and the new place.
+
+    Names of slices are their keys, which like all names here stand for any bytes.
+    """
+
+    def __init__(
+        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
+    ) -> None:
+        """Start with one record per item, then correct what is not just an old row."""
+        self._catalog = catalog
+        self._extra: list[bytes] = []
+        self._base = len(catalog.columns) + 1
+        tensors = placement.tensor.tolist()
+        self.names = [catalog.names[at] for at in tensors]
+        self.template = placement.row + 1
+        whole = self._correct(placement)
+        header = self._add(self._header(len(placement.files)))
+        self.names += ["", *(name for name, _ in whole)]
+        verbatim = [header, *(template for _, template in whole)]
+        self.template = np.concatenate([self.template, np.array(verbatim, np.int64)])
+        zeros = np.zeros(len(verbatim), np.int64)
+        self.shard = np.concatenate([placement.shard, zeros]).astype(np.int32)
+        self.offset = np.concatenate([placement.offset, zeros])
+        self.size = np.concatenate([placement.size, zeros + _VERBATIM])
+        self.checksum = np.concatenate([checksums, zeros.astype(np.uint32)])
+        columns = catalog.columns
+        self.templates = columns.entries + b"".join(self._extra)
+        lengths = np.fromiter(map(len, self._extra), np.int64, len(self._extra))
+        bounds = np.asarray(columns.entry_bounds)
+        self.template_ends = np.concatenate([bounds, bounds[-1] + np.cumsum(lengths)])
+
+    def _add(self, template: bytes) -> int:
+        self._extra.append(template)
+        return self._base + len(self._extra) - 1
+
+    def _header(self, shards: int) -> bytes:
+        header = self._catalog.attachments.get("header")
+        if header is None:
+            return _native.header_encode(shards)
+        return _native.header_splice(header, shards)
+
+    def _correct(self, placement: Placement) -> list[tuple[str, int]]:
+        """Give changed and sliced tensors their names and templates.
+
+        Returns:
+            Name and template of the records that stand for sliced tensors as a whole.
+        """
+        catalog = self._catalog
+        special = set(map(catalog.position, catalog.changed))
+        if catalog.columns.parts:
+            rows = catalog.rows
+            special.update(at for at in range(len(rows)) if rows[at] in catalog.columns.parts)
+        if not special:
+            return []
+        items: dict[int, list[int]] = {}
+        for item in np.flatnonzero(np.isin(placement.tensor, list(special))).tolist():
+            items.setdefault(int(placement.tensor[item]), []).append(item)
+        whole: list[tuple[str, int]] = []
+        for at, numbers in items.items():
+            numbers.sort(key=placement.part.__getitem__)
+            name = catalog.names[at]
+            tensor = catalog.changed.get(name) or catalog.columns.tensor(catalog.rows[at])
+            if len(numbers) == 1:
+                self._correct_plain(tensor, catalog.rows[at], numbers[0])
+            else:
+                whole.append((name, self._correct_sliced(name, tensor, catalog.rows[at], numbers)))
+        return whole
+
+    def _correct_plain(self, tensor: Tensor, row: int, item: int) -> None:
+        if row < 0:
+            self.template[item] = self._add(
+                _native.entry_encode(CODES[tensor.spec.dtype], tensor.spec.shape)
+            )
+        elif self._catalog.columns.spec(row) != tensor.spec or row in self._catalog.columns.parts:
+            self.template[item] = self._respec(row, tensor.spec.dtype, tensor.spec.shape)
+
+    def _correct_sliced(
+        self, name: str, tensor: Tensor, row: int, items: Sequence[int]
+    ) -> int:
+        """Name the slices of a tensor; return the template of the record for the whole."""
+        columns = self._catalog.columns
+        dtype, shape = tensor.spec.dtype, tensor.spec.shape
+        boxes = tensor.boxes
+        slices = _slices(boxes, shape) if row < 0 else _native.entry_slices(columns.entry(row))
+        key = name.encode("utf-8", "surrogateescape")
+        for item, extents, box in zip(items, slices, boxes, strict=True):
+            self.names[item] = _native.slice_key(key, extents).decode("utf-8", "surrogateescape")
+            slice_row = int(self.template[item]) - 1
+            if row < 0:
+                self.template[item] = self._add(_native.entry_encode(CODES[dtype], box.shape))
+            elif columns.spec(slice_row).dtype != dtype:
+                self.template[item] = self._respec(slice_row, dtype, box.shape)
+        if row < 0:
+            return self._add(_native.entry_slices_encode(CODES[dtype], shape, slices))
+        return row + 1 if columns.spec(row) == tensor.spec else self._respec(row, dtype, shape)
+
+    def _respec(self, row: int, dtype: str, shape: tuple[int, ...]) -> int:
+        entry = self._catalog.columns.entry(row)
+        return self._add(_native.entry_respec(entry, CODES[dtype], shape))
+
+
+def _masked(checksums: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return checksums as an index stores them: rotated by 15 bits, plus a constant."""
+    return ((checksums >> 15) | (checksums << 17)) + np.uint32(0xA282EAD8)
+
+
+def _slices(boxes: Sequence[Box], shape: tuple[int, ...]) -> Slices:
+    """Write boxes as TensorFlow writes slices: a full axis has no length."""
+    return [
+        [
+            _FULL if length == size else (start, length)
+            for start, length, size in zip(box.start, box.shape, shape, strict=True)
+        ]
+        for box in boxes
+    ]

@@ -1,0 +1,158 @@
+"""Partitioned tensors: one record for the whole, one per slice under an ordered key."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ckptkit import _native
+from ckptkit.model import Box, Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import NoReturn
+
+MAX_SLICES: Final = 1 << 16
+"""Slices of one tensor; more than that is no partitioning but an attack."""
+
+_FULL: Final = -1
+
+
+class Records(Protocol):
+    """What is needed of the table: keys and values by number, and how to refuse a row."""
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+
+    def key(self, number: int) -> bytes:
+        """Return a key."""
+
+    def value(self, number: int) -> bytes:
+        """Return a value."""
+
+    def refuse(self, row: int, message: str) -> NoReturn:
+        """Raise the error that a row deserves."""
+
+
+def join_slices(
+    table: Records, columns: Columns
+) -> tuple[dict[int, tuple[tuple[Box, int], ...]], set[int]]:
+    """Find the slices of every partitioned tensor.
+
+    Returns:
+        For the row of each such tensor the box and the row of its slices, which tile it; and
+        the rows of all slices, which are no tensors by themselves.
+
+    Raises:
+        CorruptError: Slices are missing, overlap, leave a gap, or contradict the tensor.
+    """
+    parts: dict[int, tuple[tuple[Box, int], ...]] = {}
+    hidden: set[int] = set()
+    for row in _sliced_rows(columns):
+        found = tuple(_slices_of(table, columns, row))
+        _check_tiling(table, row, columns.shape(row), [box for box, _ in found])
+        parts[row] = found
+        hidden.update(at for _, at in found)
+    for row in parts:
+        if row in hidden:
+            table.refuse(row, "it is a slice of another tensor, and in slices itself")
+    return parts, hidden
+
+
+def _sliced_rows(columns: Columns) -> Iterator[int]:
+    marks = bytes(columns.flags).translate(bytes(flag & Columns.SLICED for flag in range(256)))
+    row = marks.find(1)
+    while row >= 0:
+        yield row
+        row = marks.find(1, row + 1)
+
+
+def _slices_of(table: Records, columns: Columns, row: int) -> Iterator[tuple[Box, int]]:
+    shape = columns.shape(row)
+    try:
+        slices = _native.entry_slices(table.value(row + 1))
+    except _native.DecodeError as error:
+        table.refuse(row, f"its slices do not decode: {error.message}")
+    if len(slices) > MAX_SLICES:
+        table.refuse(row, f"it is in {len(slices)} slices, at most {MAX_SLICES} are allowed")
+    if columns.size[row]:
+        table.refuse(row, "it is stored both whole and in slices")
+    for extents in slices:
+        if len(extents) != len(shape):
+            table.refuse(row, f"a slice has {len(extents)} axes, the tensor has {len(shape)}")
+        box = Box(
+            tuple(start for start, _ in extents),
+            tuple(
+                size if length == _FULL else length
+                for (_, length), size in zip(extents, shape, strict=True)
+            ),
+        )
+        if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
+            table.refuse(row, f"slice {_text(box)} is outside the shape {list(shape)}")
+        yield box, _slice_row(table, columns, row, extents, box)
+
+
+def _slice_row(
+    table: Records, columns: Columns, row: int, extents: Sequence[tuple[int, int]], box: Box
+) -> int:
+    """Return the row that holds a slice, which must be of the same dtype and just its shape."""
+    at = _find(table, _native.slice_key(table.key(row + 1), extents)) - 1
+    if at < 0:
+        table.refuse(row, f"the record of its slice {_text(box)} is missing")
+    if columns.dtype[at] != columns.dtype[row]:
+        found, wanted = columns.spec(at).dtype, columns.spec(row).dtype
+        table.refuse(row, f"slice {_text(box)} is {found}, the tensor is {wanted}")
+    if columns.shape(at) != box.shape:
+        table.refuse(
+            row, f"slice {_text(box)} is stored with shape {list(columns.shape(at))}"
+        )
+    if columns.flags[at] & Columns.SLICED:
+        table.refuse(row, f"slice {_text(box)} is in slices itself")
+    return at
+
+
+def _find(table: Records, key: bytes) -> int:
+    """Return the number of the record with this key, 0 if there is none."""
+    low, high = 1, len(table)
+    while low < high:
+        middle = (low + high) // 2
+        if table.key(middle) < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(table) and table.key(low) == key else 0
+
+
+def _check_tiling(
+    table: Records, row: int, shape: tuple[int, ...], boxes: Sequence[Box]
+) -> None:
+    """Refuse slices that overlap or do not cover the tensor."""
+    pair = _overlap(boxes)
+    if pair is not None:
+        table.refuse(row, f"slices {_text(pair[0])} and {_text(pair[1])} overlap")
+    covered = sum(box.count for box in boxes)
+    if covered != math.prod(shape):
+        table.refuse(row, f"its slices hold {covered} of {math.prod(shape)} elements")
+
+
+def _overlap(boxes: Sequence[Box]) -> tuple[Box, Box] | None:
+    """Return two boxes that share elements, sweeping along the axis with most cuts."""
+    solid = [box for box in boxes if box.count]
+    if len(solid) < 2:
+        return None
+    axes = range(len(solid[0].shape))
+    axis = max(axes, key=lambda a: len({box.start[a] for box in solid}), default=None)
+    if axis is None:
+        return solid[0], solid[1]
+    open_boxes: list[Box] = []
+    for box in sorted(solid, key=lambda b: b.start[axis]):
+        open_boxes = [other for other in open_boxes if other.stop[axis] > box.start[axis]]
+        for other in open_boxes:
+            if box.intersect(other) is not None:
+                return other, box
+        open_boxes.append(box)
+    return None
+
+
+def _text(box: Box) -> str:
+    return "[" + ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) + "]"

@@ -1,0 +1,714 @@
+"""What a derived tensor computes, block by block, on any backend.
+
+An expression is a small tree over one closed table of operations. Before it runs it is lowered
+to steps in which every conversion between dtypes is explicit, so that a backend has nothing to
+decide and two backends agree bit for bit wherever their arithmetic does.
+
+The rules: floats narrower than 32 bits compute in float32 and are rounded once, to nearest-even,
+at the end; integers compute in their own promoted dtype and wrap; Python numbers take the dtype
+of the tensors that they meet; a float becomes an integer only by ``cast``, which truncates,
+saturates, and turns NaN into 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache, reduce
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
+
+from ckptkit.errors import EditError
+from ckptkit.model import DTYPES, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+
+
+class KindError(EditError):
+    """An edit does not go with the kind of values that a tensor holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of the expression language.
+
+    Attributes:
+        arity: Number of arguments.
+        takes: Kinds that it computes in: ``b`` bool, ``i`` integers, ``f`` float, ``c`` complex.
+            Where it takes floats but no integers, integers become float64.
+        gives: The dtype that it computes in, its real part, or bool.
+        exact: Every backend gives the same bits (subnormals and the payload of NaN aside).
+        doc: One line for people.
+        symbol: The operator that stands for it, if one does.
+        level: How tightly the operator binds.
+    """
+
+    arity: int
+    takes: str
+    gives: Literal["same", "real", "bool"]
+    exact: bool
+    doc: str
+    symbol: str = ""
+    level: int = 9
+
+
+OPS: Final[Mapping[str, Op]] = {
+    "logical_or": Op(2, "b", "bool", True, "either holds", "or", 1),
+    "logical_and": Op(2, "b", "bool", True, "both hold", "and", 2),
+    "logical_not": Op(1, "b", "bool", True, "does not hold", "not", 3),
+    "equal": Op(2, "bifc", "bool", True, "equal", "==", 4),
+    "not_equal": Op(2, "bifc", "bool", True, "not equal", "!=", 4),
+    "less": Op(2, "if", "bool", True, "less than", "<", 4),
+    "less_equal": Op(2, "if", "bool", True, "less than or equal", "<=", 4),
+    "greater": Op(2, "if", "bool", True, "greater than", ">", 4),
+    "greater_equal": Op(2, "if", "bool", True, "greater than or equal", ">=", 4),
+    "add": Op(2, "ifc", "same", True, "sum", "+", 5),
+    "subtract": Op(2, "ifc", "same", True, "difference", "-", 5),
+    "multiply": Op(2, "ifc", "same", True, "product", "*", 6),
+    "divide": Op(2, "fc", "same", True, "quotient; of integers in float64", "/", 6),
+    "floor_divide": Op(2, "if", "same", False, "quotient, rounded down", "//", 6),
+    "mod": Op(2, "if", "same", False, "remainder, with the sign of the divisor", "%", 6),
+    "negative": Op(1, "ifc", "same", True, "opposite sign", "-", 7),
+    "power": Op(2, "ifc", "same", False, "power; exact for the literal exponent 2", "**", 8),
+    "where": Op(3, "bifc", "same", True, "second where the first holds, else third"),
+    "clip": Op(3, "if", "same", True, "first, kept between second and third"),
+    "minimum": Op(2, "if", "same", True, "the smaller one; NaN if either is"),
+    "maximum": Op(2, "if", "same", True, "the larger one; NaN if either is"),
+    "abs": Op(1, "ifc", "real", True, "magnitude"),
+    "sign": Op(1, "if", "same", True, "-1, 0 or 1"),
+    "square": Op(1, "ifc", "same", True, "times itself"),
+    "sqrt": Op(1, "fc", "same", True, "square root"),
+    "exp": Op(1, "fc", "same", False, "e to that power"),
+    "log": Op(1, "fc", "same", False, "natural logarithm"),
+    "tanh": Op(1, "fc", "same", False, "hyperbolic tangent"),
+    "sigmoid": Op(1, "f", "same", False, "1 / (1 + exp(-x))"),
+    "relu": Op(1, "if", "same", True, "maximum(x, 0)"),
+    "round": Op(1, "if", "same", True, "nearest integer, halves to even"),
+    "floor": Op(1, "if", "same", True, "rounded down"),
+    "ceil": Op(1, "if", "same", True, "rounded up"),
+    "isnan": Op(1, "f", "bool", True, "is NaN"),
+    "isinf": Op(1, "f", "bool", True, "is infinite"),
+    "isfinite": Op(1, "f", "bool", True, "is neither infinite nor NaN"),
+    "zeros": Op(0, "i", "same", True, "0 everywhere"),
+    "ones": Op(0, "i", "same", True, "1 everywhere"),
+}
+"""Every operation; the language, its reference and the backends follow from this table."""
+
+_UNARY: Final = OPS["negative"].level
+
+
+class Ops(Protocol):
+    """What a backend offers; arrays are its own, and have ``dtype.name`` and ``shape``."""
+
+    def call(self, op: str, args: Sequence[Any]) -> Any:
+        """Apply an operation of ``OPS`` to arrays of one dtype (``where``: and a bool first)."""
+
+    def cast(self, value: Any, dtype: str) -> Any:
+        """Convert; the value is in range, integers wrap, floats round to nearest-even."""
+
+    def constant(self, value: complex, dtype: str) -> Any:
+        """Make an array of rank 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Number:
+    """A number, which takes the dtype of the tensors that it meets."""
+
+    value: complex
+
+    def _key(self) -> tuple[type, str]:
+        # 1, 1.0 and True are equal to Python, and NaN is not; in an expression it is the reverse.
+        return type(self.value), repr(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare type and digits."""
+        return isinstance(other, Number) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Hash type and digits."""
+        return hash(self._key())
+
+    def __str__(self) -> str:
+        """Return the literal."""
+        return repr(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The tensor that is edited, as it is: ``x``."""
+
+    def __str__(self) -> str:
+        """Return ``x``."""
+        return "x"
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another tensor: ``t("name")``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return ``t("name")``."""
+        text = self.name.replace("\\", "\\\\").replace('"', '\\"')
+        return f't("{text}")'
+
+
+@dataclass(frozen=True, slots=True)
+class Convert:
+    """A conversion on purpose: ``cast(x, int32)``."""
+
+    argument: Expr
+    dtype: str
+
+    def __str__(self) -> str:
+        """Return ``cast(..., dtype)``."""
+        return f"cast({self.argument}, {self.dtype})"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation of ``OPS`` and its arguments."""
+
+    op: str
+    args: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        """Return the expression as it is written, with no parentheses to spare."""
+        op = OPS[self.op]
+        if not op.symbol:
+            return f"{self.op}({', '.join(map(str, self.args))})"
+        if len(self.args) == 1:
+            gap = " " if op.symbol.isalpha() else ""
+            return f"{op.symbol}{gap}{_operand(self.args[0], op.level)}"
+        # A power binds from the right, and its exponent may carry a sign; the comparisons do
+        # not chain; all others bind from the left.
+        left, right = op.level, op.level + 1
+        if op.symbol == "**":
+            left, right = op.level + 1, _UNARY
+        elif op.gives == "bool" and op.takes != "b":
+            left += 1
+        return f"{_operand(self.args[0], left)} {op.symbol} {_operand(self.args[1], right)}"
+
+
+Expr = Number | Current | Other | Convert | Call
+
+
+def _operand(expr: Expr, least: int) -> str:
+    level = 9
+    if isinstance(expr, Call):
+        level = OPS[expr.op].level
+    elif isinstance(expr, Number) and str(expr).startswith("-"):
+        level = _UNARY
+    return str(expr) if level >= least else f"({expr})"
+
+
+def leaves(expr: Expr) -> Iterator[Number | Current | Other]:
+    """Iterate over the leaves of an expression, from left to right."""
+    if isinstance(expr, Call):
+        for argument in expr.args:
+            yield from leaves(argument)
+    elif isinstance(expr, Convert):
+        yield from leaves(expr.argument)
+    else:
+        yield expr
+
+
+def others(expr: Expr) -> tuple[str, ...]:
+    """Return the names in ``t("name")``, in the order of their first appearance."""
+    return tuple(dict.fromkeys(leaf.name for leaf in leaves(expr) if isinstance(leaf, Other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A lowered expression: an operation on arguments whose dtypes already agree.
+
+    Attributes:
+        op: A name in ``OPS``, or ``number``, ``input``, ``cast``.
+        value: The number, or the index of the input.
+        weak: The number may still take another dtype.
+    """
+
+    op: str
+    dtype: str
+    args: tuple[Step, ...] = ()
+    value: complex = 0
+    weak: bool = False
+
+
+_RANKS: Final = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
+_DEFAULTS: Final = {bool: "bool", int: "int64", float: "float64", complex: "complex128"}
+
+
+def is_number(dtype: str) -> bool:
+    """Tell whether values of a dtype can be computed with: not text, handles or quantised ones."""
+    found = DTYPES.get(dtype)
+    return found is not None and found.kind in _RANKS and not dtype.startswith("q")
+
+
+def working_dtype(dtype: str) -> str:
+    """Return the dtype that values of ``dtype`` are computed in.
+
+    Raises:
+        KindError: Nothing is computed with such values.
+    """
+    if not is_number(dtype):
+        quantised = dtype.startswith("q")
+        why = "has no scale, so that its values are not known" if quantised else "is no number"
+        msg = f"{dtype} {why}: it can be copied, renamed and dropped"
+        raise KindError(msg)
+    found = DTYPES[dtype]
+    narrow = {"float": (32, "float32"), "int": (8, "int8"), "uint": (8, "uint8")}
+    bits, name = narrow.get(found.kind, (0, dtype))
+    return name if found.bits < bits else dtype
+
+
+def promote(first: str, second: str) -> str:
+    """Return the dtype that NumPy computes in when it meets two working dtypes."""
+    order = ("bool", "uint", "int", "float", "complex")
+    low, high = sorted((DTYPES[first], DTYPES[second]), key=lambda d: (order.index(d.kind), d.bits))
+    if low.kind in {"bool", high.kind}:
+        return high.name
+    if high.kind == "int":
+        bits = max(high.bits, 2 * low.bits)
+        return f"int{bits}" if bits <= 64 else "float64"
+    small = 32 if low.bits <= 16 else 64
+    part = max(
+        low.bits if low.kind == "float" else small,
+        high.bits if high.kind == "float" else high.bits // 2,
+    )
+    return f"float{part}" if high.kind == "float" else f"complex{2 * part}"
+
+
+def _common(steps: Sequence[Step]) -> str:
+    strong = [step.dtype for step in steps if not step.weak]
+    weak = [step.dtype for step in steps if step.weak]
+    dtype = reduce(promote, strong or weak)
+    for other in sorted(weak, key=lambda name: _RANKS[DTYPES[name].kind]):
+        if _RANKS[DTYPES[other].kind] > _RANKS[DTYPES[dtype].kind]:
+            dtype = "complex64" if (dtype, other) == ("float32", "complex128") else other
+    return dtype
+
+
+def integer_range(dtype: str) -> tuple[int, int]:
+    """Return the least and the greatest value of an integer dtype."""
+    bits, kind = DTYPES[dtype].bits, DTYPES[dtype].kind
+    return (0, 2**bits - 1) if kind == "uint" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _literal(value: complex, dtype: str) -> Step:
+    kind = DTYPES[dtype].kind
+    if kind in {"int", "uint"}:
+        low, high = integer_range(dtype)
+        if not low <= value.real <= high:
+            msg = f"{value} does not fit {dtype}, which holds {low} to {high}"
+            raise EditError(msg)
+        value = int(value.real)
+    elif kind == "float":
+        try:
+            value = float(value.real)
+        except OverflowError:
+            msg = f"so large an integer does not fit {dtype}"
+            raise EditError(msg) from None
+    working = working_dtype(dtype)
+    step = Step("number", working, value=bool(value) if kind == "bool" else value)
+    return step if working == dtype else Step("cast", dtype, (step,))
+
+
+def _widen(step: Step) -> Step:
+    working = working_dtype(step.dtype)
+    return step if step.dtype == working else Step("cast", working, (step,))
+
+
+def _convert(step: Step, dtype: str) -> Step:
+    """Add the conversions that lead to ``dtype``, by way of the working dtypes."""
+    if step.op == "number":
+        return _literal(step.value, dtype)
+    if step.dtype == dtype:
+        return step
+    step, kind = _widen(step), DTYPES[dtype].kind
+    if kind == "bool":
+        return Step("not_equal", "bool", (step, _literal(0, step.dtype)))
+    working = working_dtype(dtype)
+    saturates = DTYPES[step.dtype].kind == "float" and kind in {"int", "uint"}
+    if step.dtype != working and not saturates:
+        step = Step("cast", working, (step,))
+    return step if step.dtype == dtype else Step("cast", dtype, (step,))
+
+
+def _computes_in(op: str, steps: Sequence[Step]) -> str:
+    dtype, takes = _common(steps), OPS[op].takes
+    letter = DTYPES[dtype].kind.replace("uint", "int")[0]
+    if letter == "i":
+        # An integer power is an integer only where the exponent is known to be none below 0.
+        whole = op != "power" or (steps[1].weak and steps[1].value.real >= 0)
+        if not whole or ("i" not in takes and "f" in takes):
+            return "float64"
+    if letter not in takes:
+        hint = "; compare first, as in x != 0" if takes == "b" else ""
+        msg = f"{OPS[op].symbol or op + '()'} is not defined for {dtype}{hint}"
+        raise KindError(msg)
+    return dtype
+
+
+def _lower_call(op: str, given: Sequence[Step]) -> Step:
+    if not given:
+        return Step("number", "int64", value=int(op == "ones"), weak=True)
+    steps = [_widen(step) for step in given]
+    chooser, steps = (steps[:1], steps[1:]) if op == "where" else ([], steps)
+    if chooser and chooser[0].dtype != "bool":
+        msg = f"where() chooses by bool, not {chooser[0].dtype}; compare first, as in x != 0"
+        raise KindError(msg)
+    dtype = _computes_in(op, steps)
+    args = (*chooser, *(_convert(step, dtype) for step in steps))
+    step = _expand(op, args, dtype)
+    return _fold(step) if all(part.weak for part in given) else step
+
+
+def _sigmoid(dtype: str, x: Step) -> Step:
+    one = _literal(1, dtype)
+    power = Step("exp", dtype, (Step("negative", dtype, (x,)),))
+    return Step("divide", dtype, (one, Step("add", dtype, (one, power))))
+
+
+def _unsigned_power(dtype: str, *args: Step) -> Step:
+    wide = Step("power", "int64", tuple(_convert(part, "int64") for part in args))
+    return _convert(wide, dtype)
+
+
+_IDENTITY: Final = (
+    *(("int", op) for op in ("round", "floor", "ceil")),
+    *(("uint", op) for op in ("round", "floor", "ceil", "abs")),
+)
+_REWRITES: Final[Mapping[tuple[str, str], Callable[..., Step]]] = {
+    ("", "relu"): lambda dtype, x: Step("maximum", dtype, (x, _literal(0, dtype))),
+    ("", "clip"): lambda dtype, x, low, high: Step(
+        "minimum", dtype, (Step("maximum", dtype, (x, low)), high)
+    ),
+    ("", "sigmoid"): _sigmoid,
+    ("float", "floor_divide"): lambda dtype, *args: Step(
+        "floor", dtype, (Step("divide", dtype, args),)
+    ),
+    ("uint", "negative"): lambda dtype, x: Step("subtract", dtype, (_literal(0, dtype), x)),
+    ("uint", "sign"): lambda dtype, x: Step("minimum", dtype, (x, _literal(1, dtype))),
+    ("uint", "power"): _unsigned_power,
+    **dict.fromkeys(_IDENTITY, lambda _, x: x),
+}
+"""Operations, by kind and name, in terms of those that every backend has and agrees on."""
+
+
+def _expand(op: str, args: tuple[Step, ...], dtype: str) -> Step:
+    kind = DTYPES[dtype].kind
+    if op == "power" and (args[1].op, args[1].value) == ("number", 2):
+        return Step("square", dtype, args[:1])
+    rewrite = _REWRITES.get((kind, op)) or _REWRITES.get(("", op))
+    if rewrite is not None:
+        return rewrite(dtype, *args)
+    gives = OPS[op].gives
+    if gives == "real" and kind == "complex":
+        return Step(op, f"float{DTYPES[dtype].bits // 2}", args)
+    return Step(op, "bool" if gives == "bool" else dtype, args)
+
+
+def _fold(step: Step) -> Step:
+    """Compute a step of numbers alone, once and for every backend, as a number."""
+    ops = NumpyOps()
+    value = evaluate(step, ops, ()).item()
+    if step.op in {"add", "subtract", "multiply", "square", "power"} and step.dtype == "int64":
+        args = tuple(_literal(part.value, "float64") for part in step.args)
+        if abs(evaluate(Step(step.op, "float64", args), ops, ()).item()) >= 2**63:
+            msg = "numbers alone give an integer above 64 bits; write one of them as a float"
+            raise EditError(msg)
+    return Step("number", _DEFAULTS[type(value)], value=value, weak=True)
+
+
+def _lower(expr: Expr, names: Sequence[str], takes: Sequence[str]) -> Step:
+    match expr:
+        case Number(value):
+            return Step("number", _DEFAULTS[type(value)], value=value, weak=True)
+        case Current():
+            return Step("input", takes[0], value=0)
+        case Other(name):
+            at = names.index(name) + 1
+            return Step("input", takes[at], value=at)
+        case Call(op, args):
+            return _lower_call(op, [_lower(argument, names, takes) for argument in args])
+        case Convert(argument, dtype):
+            working_dtype(dtype)
+            step = _lower(argument, names, takes)
+            if DTYPES[step.dtype].kind == "complex" and DTYPES[dtype].kind in {
+                "float",
+                "int",
+                "uint",
+            }:
+                msg = f"{step.dtype} does not become {dtype}: write abs(...)"
+                raise KindError(msg)
+            return replace(_convert(step, dtype), weak=False)
+
+
+@lru_cache(maxsize=1024)
+def lower(expr: Expr, dtype: str, takes: tuple[str, ...]) -> Step:
+    """Return the steps of an expression over inputs of dtypes ``takes``, ending in ``dtype``.
+
+    Raises:
+        KindError: The values are of a kind that the expression, or the result, does not take.
+        EditError: A number does not fit the dtype that it meets.
+    """
+    working_dtype(dtype)
+    step = _lower(expr, others(expr), takes)
+    if _RANKS[DTYPES[step.dtype].kind] > _RANKS[DTYPES[dtype].kind]:
+        inner = f"abs({expr})" if DTYPES[step.dtype].kind == "complex" else str(expr)
+        if DTYPES[dtype].kind in {"int", "uint"}:
+            inner = f"round({inner})"
+        hint = inner if DTYPES[dtype].kind == "float" else f"cast({inner}, {dtype})"
+        msg = f"{expr} gives {step.dtype}, which does not go into {dtype}: write {hint}"
+        raise KindError(msg)
+    return _convert(step, dtype)
+
+
+def evaluate(step: Step, ops: Ops, inputs: Sequence[Any]) -> Any:
+    """Run lowered steps on the arrays of a backend."""
+    if step.op == "number":
+        return ops.constant(step.value, step.dtype)
+    if step.op == "input":
+        return inputs[int(step.value.real)]
+    args = [evaluate(argument, ops, inputs) for argument in step.args]
+    if step.op != "cast":
+        return ops.call(step.op, args)
+    source = step.args[0].dtype
+    if DTYPES[source].kind == "float" and DTYPES[step.dtype].kind in {"int", "uint"}:
+        return _saturate(ops, args[0], source, step.dtype)
+    return ops.cast(args[0], step.dtype)
+
+
+def _saturate(ops: Ops, value: Any, source: str, dtype: str) -> Any:
+    """Truncate floats to integers; what is out of range becomes the nearest limit, NaN 0.
+
+    Left to themselves, CPUs and GPUs differ there.
+    """
+    low, high = integer_range(dtype)
+    working = working_dtype(dtype)
+    bottom, top, zero = (ops.constant(float(n), source) for n in (low, high + 1, 0))
+    under, over = ops.call("less", (value, bottom)), ops.call("greater_equal", (value, top))
+    inside = ops.call(
+        "logical_and",
+        (ops.call("greater_equal", (value, bottom)), ops.call("less", (value, top))),
+    )
+    whole = ops.cast(ops.call("where", (inside, value, zero)), working)
+    whole = ops.call("where", (over, ops.constant(high, working), whole))
+    whole = ops.call("where", (under, ops.constant(low, working), whole))
+    return whole if working == dtype else ops.cast(whole, dtype)
+
+
+@cache
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the NumPy dtype of stored elements; quantised ones are plain integers.
+
+    Raises:
+        EditError: NumPy has no such dtype.
+    """
+    import ml_dtypes
+    import numpy as np
+
+    if name in {"string", "variant"}:
+        return np.dtype(object)
+    plain = name.removeprefix("q")
+    if name not in DTYPES or DTYPES[name].itemsize is None:
+        msg = f"NumPy has no dtype {name}"
+        raise EditError(msg)
+    return np.dtype(getattr(ml_dtypes, plain, None) or plain)
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyOps:
+    """The reference backend."""
+
+    def call(self, op: str, args: Sequence[Any]) -> Any:
+        """Apply the NumPy function of that name."""
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            return np.asarray(getattr(np, op)(*args))
+
+    def cast(self, value: Any, dtype: str) -> Any:
+        """Convert as ``astype`` does."""
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            return np.asarray(value).astype(numpy_dtype(dtype), copy=False)
+
+    def constant(self, value: complex, dtype: str) -> Any:
+        """Make an array of rank 0."""
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            return np.asarray(value, numpy_dtype(dtype))
+
+
+class Kernel(Protocol):
+    """What a derived tensor computes; kernels are frozen and can be pickled."""
+
+    @property
+    def elementwise(self) -> bool:
+        """Each element of the output depends on the same element of the inputs alone."""
+
+    @property
+    def uses_current(self) -> bool:
+        """Whether the values of the first input matter; if not, it is given as None."""
+
+    @property
+    def callable_kernel(self) -> bool:
+        """Whether it calls a function of the user, which wants tensors of TensorFlow."""
+
+    @property
+    def label(self) -> str:
+        """What it does, in a few characters."""
+
+    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the spec of the result.
+
+        Raises:
+            EditError: The inputs do not go with the kernel, or not with one another.
+        """
+
+    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+        """Compute a block from the matching blocks of the inputs; it may be broadcast."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression over the current tensor and others, which broadcast to it.
+
+    Attributes:
+        expr: What is computed.
+        dtype: The dtype of the result.
+    """
+
+    expr: Expr
+    dtype: str
+    elementwise: ClassVar = True
+    callable_kernel: ClassVar = False
+
+    @cached_property
+    def uses_current(self) -> bool:
+        """Whether ``x`` occurs."""
+        return any(isinstance(leaf, Current) for leaf in leaves(self.expr))
+
+    @property
+    def label(self) -> str:
+        """The expression, or ``cast DTYPE``."""
+        plain = self.expr == Convert(Current(), self.dtype)
+        return f"cast {self.dtype}" if plain else str(self.expr)
+
+    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the shape of the first input with the dtype of the result."""
+        shape = inputs[0].shape
+        for name, spec in zip(others(self.expr), inputs[1:], strict=True):
+            if not _broadcasts(spec.shape, shape):
+                msg = f'shape {list(spec.shape)} of t("{name}") does not broadcast to {list(shape)}'
+                raise EditError(msg)
+        lower(self.expr, self.dtype, tuple(spec.dtype for spec in inputs))
+        return TensorSpec(self.dtype, shape)
+
+    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+        """Compute a block."""
+        takes = tuple("unknown" if part is None else str(part.dtype.name) for part in inputs)
+        return evaluate(lower(self.expr, self.dtype, takes), ops, inputs)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in {1, wide} for size, wide in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class MapFunction:
+    """A function of the user, called with one block after another.
+
+    It must treat every element by itself: it sees blocks of the rank of the tensor, cut at places
+    that depend on memory, not on the tensor.
+
+    Attributes:
+        fn: From a block to a block of the same shape.
+        dtype: The dtype that it returns; that of the tensor if None.
+    """
+
+    fn: Callable[[Any], Any]
+    dtype: str | None = None
+    elementwise: ClassVar = False
+    callable_kernel: ClassVar = True
+    uses_current: ClassVar = True
+
+    @property
+    def label(self) -> str:
+        """Return ``map NAME``."""
+        return f"map {getattr(self.fn, '__name__', type(self.fn).__name__)}"
+
+    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the spec of the tensor, with the dtype that the function returns."""
+        working_dtype(inputs[0].dtype)
+        return TensorSpec(self.dtype or inputs[0].dtype, inputs[0].shape)
+
+    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+        """Call the function and check what it returns.
+
+        Raises:
+            EditError: The function returned another shape or dtype, or no array at all.
+        """
+        del ops
+        (value,) = inputs
+        result = self.fn(value)
+        given = TensorSpec(self.dtype or str(value.dtype.name), tuple(value.shape))
+        if not (hasattr(result, "dtype") and hasattr(result, "shape")):
+            msg = f"{self.label}: expected {given}, the function returned {type(result).__name__}"
+            raise EditError(msg)
+        found = TensorSpec(str(result.dtype.name), tuple(result.shape))
+        if found != given:
+            msg = f"{self.label}: expected {given}, the function returned {found}"
+            raise EditError(msg)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Values that are given.
+
+    Attributes:
+        spec: Their dtype and shape.
+        payload: The elements as they are stored: C order, little-endian.
+        elements: The elements, where they differ in length.
+    """
+
+    spec: TensorSpec
+    payload: bytes = b""
+    elements: tuple[bytes, ...] = ()
+    elementwise: ClassVar = False
+    callable_kernel: ClassVar = False
+    uses_current: ClassVar = False
+
+    @property
+    def label(self) -> str:
+        """Return ``constant float32[3]``."""
+        return f"constant {self.spec}"
+
+    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the spec, whatever the inputs are."""
+        del inputs
+        return self.spec
+
+    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+        """Return all values: the engine cuts ``payload`` where it needs less."""
+        del ops, inputs
+        return self.array()
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """Return the values; text as bytes."""
+        import numpy as np
+
+        dtype = numpy_dtype(self.spec.dtype)
+        if self.spec.kind in {"string", "variant"}:
+            filled = np.empty(len(self.elements), dtype)
+            filled[:] = self.elements
+            return filled.reshape(self.spec.shape)
+        return np.frombuffer(self.payload, dtype).reshape(self.spec.shape)

@@ -1,0 +1,1 @@
+"""Files: how bytes are read and written, and how a result becomes visible."""

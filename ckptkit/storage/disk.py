@@ -1,0 +1,284 @@
+"""The seam under all I/O: every call that reads or changes a file goes through here.
+
+Tests put another disk underneath, one that counts, fails, or forgets what was not synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ckptkit.errors import ConflictError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ckptkit._native import Buffer
+
+MAX_TRANSFER: Final = 1 << 30
+"""Bytes asked of one system call; some systems fail or cut short at 2 GiB."""
+
+MAX_OPEN_FILES: Final = 128
+"""Shared files held open at a time."""
+
+COPY_BLOCK: Final = 1 << 20
+"""Bytes per block where the kernel cannot copy between two files by itself."""
+
+_FICLONERANGE: Final = 0x4020940D
+_NOT_IN_KERNEL: Final = {
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.ETXTBSY,
+    errno.EBADF,
+}
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that moved: read into memory, written from memory, copied from file to file."""
+
+    read: int = 0
+    written: int = 0
+    copied: int = 0
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is still the one that was looked at."""
+
+    path: str
+    size: int
+    changed: int
+
+
+def stamp(path: str) -> Stamp:
+    """Return path, length in bytes, and time of change in nanoseconds of a file."""
+    found = os.stat(path)
+    return Stamp(path, found.st_size, found.st_mtime_ns)
+
+
+class File:
+    """An open file. Reads and writes are positioned, complete, and safe from many threads."""
+
+    __slots__ = ("_disk", "fd", "path")
+
+    def __init__(self, disk: Disk, path: str, fd: int) -> None:
+        """Hold an open descriptor."""
+        self._disk = disk
+        self.path = path
+        self.fd = fd
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def read_into(self, buffer: Buffer, offset: int) -> None:
+        """Fill a buffer from a byte offset.
+
+        Raises:
+            ConflictError: The file ends before the buffer is full.
+        """
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            got = os.preadv(self.fd, [view[done : done + MAX_TRANSFER]], offset + done)
+            if got == 0:
+                msg = f"the file ends here; {len(view) - done} more bytes were there when scanned"
+                raise ConflictError(msg, path=self.path, offset=offset + done)
+            done += got
+        self._disk.count(read=done)
+
+    def read(self, offset: int, length: int) -> bytearray:
+        """Return a byte range.
+
+        Raises:
+            ConflictError: The file ends before the range does.
+        """
+        buffer = bytearray(length)
+        self.read_into(buffer, offset)
+        return buffer
+
+    def write(self, buffer: Buffer, offset: int) -> None:
+        """Write a whole buffer at a byte offset."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self.fd, view[done : done + MAX_TRANSFER], offset + done)
+        self._disk.count(written=done)
+
+    def copy_from(self, source: File, source_offset: int, offset: int, length: int) -> None:
+        """Copy a byte range of another file: by reflink, in the kernel, or block by block.
+
+        Raises:
+            ConflictError: The source ends before the range does.
+        """
+        if length and not _clone(source.fd, source_offset, self.fd, offset, length):
+            done = 0
+            while done < length:
+                done += self._copy_some(
+                    source, source_offset + done, offset + done, length - done
+                )
+        self._disk.count(copied=length)
+
+    def _copy_some(self, source: File, source_offset: int, offset: int, length: int) -> int:
+        """Copy at least one byte, and say how many."""
+        try:
+            moved = os.copy_file_range(
+                source.fd, self.fd, min(length, MAX_TRANSFER), source_offset, offset
+            )
+        except OSError as error:
+            if error.errno not in _NOT_IN_KERNEL:
+                raise
+            block = os.pread(source.fd, min(length, COPY_BLOCK), source_offset)
+            moved = os.pwrite(self.fd, block, offset) if block else 0
+        if moved == 0:
+            msg = f"the file ends here; {length} more bytes were there when it was scanned"
+            raise ConflictError(msg, path=source.path, offset=source_offset)
+        return moved
+
+    def resize(self, length: int) -> None:
+        """Set the length in bytes."""
+        os.ftruncate(self.fd, length)
+
+    def sync(self) -> None:
+        """Return when contents and length are on the device."""
+        os.fsync(self.fd)
+
+    def sync_data(self) -> None:
+        """Start pushing what was written so far to the device, and wait for it."""
+        os.fdatasync(self.fd)
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> File:
+        """Return the file."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _clone(source_fd: int, source_offset: int, fd: int, offset: int, length: int) -> bool:
+    """Share the extents of a range, where file system and alignment allow it."""
+    request = b"".join(
+        value.to_bytes(8, "little") for value in (source_fd, source_offset, length, offset)
+    )
+    try:
+        fcntl.ioctl(fd, _FICLONERANGE, request)
+    except OSError:
+        return False
+    return True
+
+
+class Disk:
+    """The file system, and a count of what went through it."""
+
+    def __init__(self) -> None:
+        """Start counting at nothing."""
+        self.traffic = Traffic()
+        self._lock = threading.Lock()
+
+    def count(self, *, read: int = 0, written: int = 0, copied: int = 0) -> None:
+        """Add to the traffic."""
+        with self._lock:
+            self.traffic.read += read
+            self.traffic.written += written
+            self.traffic.copied += copied
+
+    def open(self, path: str) -> File:
+        """Open a file for reading."""
+        return File(self, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def create(self, path: str) -> File:
+        """Make a new file; it is an error if the path exists."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return File(self, path, os.open(path, flags, 0o666))
+
+    def make_folder(self, path: str, mode: int = 0o777) -> None:
+        """Make a folder; it is an error if the path exists."""
+        os.mkdir(path, mode)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file or a folder another name, at once."""
+        os.rename(old, new)
+
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name; it is an error if the new path exists."""
+        os.link(old, new)
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
+
+    def sync_folder(self, path: str) -> None:
+        """Return when the names in a folder are on the device."""
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            # Some network file systems cannot sync a folder and say so; a failing disk is EIO.
+            if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
+                raise
+        finally:
+            os.close(fd)
+
+
+class Sources:
+    """Open files by path, a bounded number of them, shared by many threads."""
+
+    def __init__(self, disk: Disk | None = None, *, writable: bool = False) -> None:
+        """Start with nothing open."""
+        self.disk = disk or Disk()
+        self._flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        self._files: OrderedDict[str, File] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def file(self, path: str) -> File:
+        """Return an open file; it is closed when the last user lets go of it."""
+        with self._lock:
+            found = self._files.get(path)
+            if found is None:
+                found = _SharedFile(self.disk, path, os.open(path, self._flags))
+                self._files[path] = found
+                if len(self._files) > MAX_OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(path)
+            return found
+
+    def close(self) -> None:
+        """Let go of every file."""
+        with self._lock:
+            self._files.clear()
+
+
+class _SharedFile(File):
+    """Closes with its last reference: a thread may still read what the cache let go of."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        """Close the descriptor."""
+        self.close()

@@ -1,0 +1,45 @@
+//! The byte layers of TensorFlow checkpoints, encode and decode side by side.
+//!
+//! Every function here is a pure function of buffers: no file is opened, nothing is kept between
+//! calls, and no length found in a buffer is believed before it was compared with the bytes that
+//! are there. The order is always bounds, then checksum, then decode.
+//!
+//! ```text
+//! crc        CRC-32C and CRC-32, their algebra, the masked form
+//! varint     variable-length integers and the bounds-checked cursor
+//! snappy     raw Snappy blocks, decompression only
+//! block      one block of a table: entries, restarts, trailer
+//! table      a whole table: data blocks, index block, footer
+//! protobuf   fields of a protobuf message
+//! bounds     entries against one another and the shards
+//! entry      columns of BundleEntryProto records, and their splicing
+//! record     single BundleEntryProto and TensorSliceProto messages
+//! header     BundleHeaderProto
+//! ordered    keys of slice entries
+//! strings    payload of DT_STRING tensors
+//! variants   payload of DT_VARIANT tensors
+//! rows       columns of byte strings: checks, sorting
+//! farmhash   FarmHash Fingerprint64
+//! ```
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod block;
+pub mod bounds;
+pub mod crc;
+pub mod entry;
+pub mod error;
+pub mod farmhash;
+pub mod header;
+pub mod ordered;
+pub mod protobuf;
+pub mod record;
+pub mod rows;
+pub mod snappy;
+pub mod strings;
+pub mod table;
+pub mod variants;
+pub mod varint;
+
+pub use error::{DecodeError, Kind, RangeError};

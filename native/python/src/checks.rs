@@ -1,0 +1,43 @@
+//! Whole columns of an index at a time: checks, and checksums as plain numbers.
+
+use ckptkit_codec::bounds;
+use ckptkit_codec::crc;
+use ckptkit_codec::entry::Columns;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::buffer::{View, pack};
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // A column each.
+pub fn entries_check(
+    py: Python<'_>,
+    dtype: View,
+    dim_ends: View,
+    dims: View,
+    shard: View,
+    offset: View,
+    size: View,
+    flags: View,
+    items: Vec<i64>,
+    shards: Vec<(i32, i64)>,
+) -> PyResult<Option<(usize, String)>> {
+    let columns = Columns {
+        dtype: dtype.column()?,
+        dim_ends: dim_ends.column()?,
+        dims: dims.column()?,
+        shard: shard.column()?,
+        offset: offset.column()?,
+        size: size.column()?,
+        crc: Vec::new(),
+        flags: flags.bytes().to_vec(),
+    };
+    let found = py.detach(|| bounds::check(&columns, &items, &shards));
+    Ok(found.map(|finding| (finding.row, finding.message)))
+}
+
+#[pyfunction]
+pub fn crc32c_unmask_column(py: Python<'_>, masked: View) -> PyResult<Bound<'_, PyBytes>> {
+    let column: Vec<u32> = masked.column()?;
+    pack(py, &column.into_iter().map(crc::unmask).collect::<Vec<_>>())
+}

@@ -1,0 +1,1 @@
+"""Tests of the native core against its plain-Python twins."""
