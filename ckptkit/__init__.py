@@ -46,7 +46,7 @@ _HOME: Final = {
     "Layout": "placement",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  a list of the names above, which are imported when used
+__all__ = sorted(_HOME)  # noqa: PLE0605  the names above, which are imported when used
 
 
 def __getattr__(name: str) -> Any:

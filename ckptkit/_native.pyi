@@ -13,13 +13,52 @@ item size, lengths that disagree, a buffer of two dimensions) raise `ValueError`
 does not fit its machine type raises `OverflowError`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Buffer, Sequence
 from typing import Any, Final, TypeAlias
 
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 _Buffer: TypeAlias = Buffer | NDArray[Any]  # NumPy declares its buffers only from Python 3.12 on.
+
+__all__ = [
+    "DecodeError",
+    "__debug_build__",
+    "crc32",
+    "crc32_combine",
+    "crc32_patch",
+    "crc32c",
+    "crc32c_combine",
+    "crc32c_mask",
+    "crc32c_patch",
+    "crc32c_segments",
+    "crc32c_unmask",
+    "crc32c_unmask_column",
+    "entries_check",
+    "entries_decode",
+    "entries_encode",
+    "entry_encode",
+    "entry_respec",
+    "entry_slices",
+    "entry_slices_encode",
+    "fingerprint64",
+    "header_decode",
+    "header_encode",
+    "header_splice",
+    "keys_order",
+    "names_decode",
+    "names_encode",
+    "slice_key",
+    "slice_key_decode",
+    "snappy_decompress",
+    "strings_decode",
+    "strings_encode",
+    "strings_scan",
+    "table_decode",
+    "table_encode",
+    "table_warnings",
+    "variants_decode",
+    "variants_encode",
+]
 
 __debug_build__: Final[bool]
 """Whether the extension was built without optimisation."""
@@ -119,7 +158,7 @@ def table_encode(keys: _Buffer, key_ends: _Buffer, values: _Buffer, value_ends: 
     """
 
 def keys_order(keys: _Buffer, key_ends: _Buffer) -> bytes:
-    """Return the row numbers (int64) of the keys in unsigned byte order; equal keys stay in turn."""
+    """Return the row numbers (int64) of the keys in unsigned byte order, stably."""
 
 def names_decode(keys: _Buffer, key_ends: _Buffer, first: int = 0) -> list[str]:
     """Decode keys from row `first` on as UTF-8; bytes that are not become lone surrogates."""

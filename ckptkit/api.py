@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ckptkit.formats import Format, by_name, find
 from ckptkit.model import Catalog, Columns, Region, Source, Tensor, TensorSpec
@@ -29,7 +29,7 @@ BLOCK: Final = 16 << 20
 _KEEP: Final = Layout()
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  it opens, as gzip.open does
+def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.open does
     """Open a checkpoint for reading: only its index is read.
 
     Args:
@@ -107,7 +107,7 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         """Let go of the files; reading opens them again."""
         self._files.close()
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         """Return the checkpoint."""
         return self
 
@@ -169,9 +169,7 @@ class StoredTensor:
         """Stored bytes."""
         return self.tensor.stored_bytes
 
-    def read(
-        self, region: Region | object | None = None, *, verify: bool = True
-    ) -> Array:
+    def read(self, region: Region | object | None = None, *, verify: bool = True) -> Array:
         """Return values: all of them, verified, or those of a region, as they are.
 
         bfloat16, float8, int4 and the like come as ml_dtypes arrays, strings and variants as
@@ -208,7 +206,11 @@ class StoredTensor:
         """Read a region; only its bytes are read, and not verified."""
         return self.read(Region.of(index))
 
-    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
+    def __array__(
+        self,
+        dtype: np.dtype[Any] | None = None,
+        copy: bool | None = None,  # noqa: FBT001  NumPy's protocol
+    ) -> Array:
         """Read the whole tensor, verified, for NumPy.
 
         Raises:

@@ -198,8 +198,7 @@ class Box:
         """Return the box as NumPy slices, relative to ``origin``."""
         base = origin or (0,) * len(self.start)
         return tuple(
-            slice(a - o, a - o + n)
-            for a, n, o in zip(self.start, self.shape, base, strict=True)
+            slice(a - o, a - o + n) for a, n, o in zip(self.start, self.shape, base, strict=True)
         )
 
     def intersect(self, other: Box) -> Box | None:
@@ -381,11 +380,6 @@ class Derived:
     region: Region | None = None
 
 
-    @property
-    def payload(self) -> bytes | memoryview:
-        """The encoded elements."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A spec, and where its values come from.
@@ -427,10 +421,10 @@ class Tensor:
         new = spec or self.spec
         boxes = self.boxes
         parts = boxes if new.shape == self.spec.shape and len(boxes) > 1 else ()
-        return replace(self, spec=new, source=Derived(kernel, parents, region), parts=parts)
+        return Tensor(new, Derived(kernel, parents, region), parts, self.entry)
 
 
-def _empty(kind: str) -> memoryview:
+def _empty(kind: Literal["i", "q", "I", "B"]) -> memoryview:
     return memoryview(b"").cast(kind)
 
 
@@ -609,10 +603,13 @@ class Catalog(Mapping[str, Tensor]):
         changed: Mapping[str, Tensor] | None = None,
     ) -> Catalog:
         """Return a catalog with some parts replaced."""
-        return Catalog(
+        result = Catalog(
             self.names if names is None else names,
             self.rows if rows is None else rows,
             self.columns,
             self.changed if changed is None else changed,
             self.attachments,
         )
+        if names is None and "_position" in self.__dict__:
+            result.__dict__["_position"] = self._position
+        return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -40,7 +41,7 @@ def cut(box: Box, itemsize: int, limit: int) -> Iterator[Box]:
     edges = [size * n // pieces for n in range(pieces + 1)]
     for outer in _indices(box.shape[:axis]):
         first = tuple(a + n for a, n in zip(box.start[:axis], outer, strict=True))
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             yield Box(
                 (*first, box.start[axis] + low, *box.start[axis + 1 :]),
                 (*(1 for _ in outer), high - low, *box.shape[axis + 1 :]),

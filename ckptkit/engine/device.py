@@ -11,7 +11,6 @@ import importlib.util
 import itertools
 import os
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ from ckptkit.kernels import OPS, Kernel, NumpyOps, numpy_dtype
 from ckptkit.model import DTYPES, Derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -270,9 +269,7 @@ class TensorFlowDevice:
         def traced(*carried: Any) -> Any:
             self.traces += 1
             left = iter(carried)
-            arrays = [
-                None if spec is None else _restore(tf, next(left), spec[0]) for spec in specs
-            ]
+            arrays = [None if spec is None else _restore(tf, next(left), spec[0]) for spec in specs]
             result = function.block(self._ops, arrays)
             if result.dtype.name != dtype:
                 msg = f"a kernel gave {result.dtype.name} where {dtype} was expected"
@@ -280,7 +277,9 @@ class TensorFlowDevice:
             carrier = _carrier(dtype).name
             return result if carrier == dtype else tf.bitcast(result, carrier)
 
-        return tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
+        return tf.function(
+            traced, input_signature=signature, autograph=False
+        ).get_concrete_function()
 
 
 def _goes_in(dtype: str) -> bool:

@@ -150,8 +150,10 @@ class Plan:
         rows = [
             f"{self.how} to {self.destination}",
             *(f"  {edit}" for edit in self.edits),
-            f"  {given['tensors']:,} tensors, {self.tensors_changed:,} with new values,"
-            f" in {given['shards']:,} shards",
+            (
+                f"  {given['tensors']:,} tensors, {self.tensors_changed:,} with new values,"
+                f" in {given['shards']:,} shards"
+            ),
             *(
                 f"  {label:<9}{given[key]:>20,} bytes"
                 for label, key in (

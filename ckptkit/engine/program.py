@@ -15,7 +15,7 @@ import numpy as np
 from ckptkit.engine.blocks import spans
 from ckptkit.engine.read import CHUNK
 from ckptkit.kernels import Constant
-from ckptkit.model import Box, Derived, Selection, Stored, Tensor, TensorSpec
+from ckptkit.model import Box, Derived, Selection, Stored, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -149,7 +149,7 @@ def evaluate(tensor: Tensor, box: Box, read: Needs, run: Runs) -> Array:
     if source.region is None:
         inputs = [
             evaluate(parent, at, read, run) if at is not None else None
-            for parent, at in _inputs(source, tensor.spec, box)
+            for parent, at in _inputs(source, box)
         ]
         return _filled(run(kernel, inputs, tensor.spec.dtype), box.shape)
     base = evaluate(source.parents[0], box, read, run)
@@ -175,7 +175,7 @@ def reads(tensor: Tensor, box: Box) -> Iterator[tuple[Tensor, Box]]:
     if isinstance(source.kernel, Constant):
         return
     if source.region is None:
-        for parent, at in _inputs(source, tensor.spec, box):
+        for parent, at in _inputs(source, box):
             if at is not None:
                 yield from reads(parent, at)
         return
@@ -237,7 +237,7 @@ def touches(tensor: Tensor) -> Callable[[Box], bool] | None:
     return lambda box: any(selection.within(box) is not None for selection in selections)
 
 
-def _inputs(source: Derived, spec: TensorSpec, box: Box) -> Iterator[tuple[Tensor, Box | None]]:
+def _inputs(source: Derived, box: Box) -> Iterator[tuple[Tensor, Box | None]]:
     for number, parent in enumerate(source.parents):
         at = _broadcast(parent.spec.shape, box) if uses(source.kernel, number) else None
         yield parent, at

@@ -17,11 +17,10 @@ from ckptkit.model import DTYPES, Box, Region, Selection, Stored, Tensor, Tensor
 from ckptkit.storage.digest import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Buffer, Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from ckptkit._native import Buffer
     from ckptkit.model import Piece
     from ckptkit.storage.disk import Sources
 
@@ -74,10 +73,12 @@ def read_tensor(
     if spec.kind in {"string", "variant"}:
         out = np.empty(spec.shape, object)
         for piece in stored.pieces:
-            elements = _elements(sources, name, piece, spec, decode, stored.byteorder, verify)
+            elements = _elements(
+                sources, name, piece, spec, decode, stored.byteorder, verify=verify
+            )
             part = np.empty(len(elements), object)
             part[:] = elements
-            out[(*piece.box.slices(), ...)] = part.reshape(piece.box.shape)
+            _place(out, piece.box, part)
         return out
     _readable(name, spec)
     if len(stored.pieces) == 1:
@@ -86,8 +87,14 @@ def read_tensor(
     out = np.empty(spec.shape, numpy_dtype(spec.dtype))
     for piece in stored.pieces:
         raw = _payload(sources, name, piece, verify=verify)
-        out[piece.box.slices()] = from_stored(raw, spec, stored.byteorder).reshape(piece.box.shape)
+        _place(out, piece.box, from_stored(raw, spec, stored.byteorder))
     return out
+
+
+def _place(out: Array, box: Box, values: Array) -> None:
+    # The ellipsis makes a view, also of an array of rank 0, which would else give its element.
+    index: Any = (*box.slices(), ...)
+    out[index] = values.reshape(box.shape)
 
 
 def read_region(
@@ -123,9 +130,7 @@ def read_blocks(
         yield box, read_box(sources, tensor, box)
 
 
-def read_box(
-    sources: Sources, tensor: Tensor, box: Box, allocate: Allocate = allocate
-) -> Array:
+def read_box(sources: Sources, tensor: Tensor, box: Box, allocate: Allocate = allocate) -> Array:
     """Return a box of a stored tensor."""
     ones = (1,) * len(box.shape)
     everywhere = (True,) * len(box.shape)
@@ -221,7 +226,8 @@ def _payload(sources: Sources, name: str, piece: Piece, *, verify: bool) -> Byte
 
     starts = range(0, extent.length, CHUNK)
     found = 0
-    for start, crc in zip(starts, (pool().map if len(starts) > 1 else map)(one, starts)):
+    sums = pool().map(one, starts) if len(starts) > 1 else map(one, starts)
+    for start, crc in zip(starts, sums, strict=True):
         found = _native.crc32c_combine(found, crc, min(CHUNK, extent.length - start))
     if verify and piece.checksum is not None:
         check(name, piece, found)
@@ -235,6 +241,7 @@ def _elements(
     spec: TensorSpec,
     decode: Decode,
     byteorder: str,
+    *,
     verify: bool,
 ) -> Sequence[bytes]:
     """Read and decode the strings or variants of a piece."""

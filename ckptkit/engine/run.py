@@ -6,13 +6,13 @@ import os
 import secrets
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckptkit import _native
 from ckptkit.engine.device import choose, device_from
+from ckptkit.engine.ledger import FlatSums, Ledger, Part
 from ckptkit.engine.steps import (
     BoxStep,
     CopyStep,
@@ -25,19 +25,19 @@ from ckptkit.engine.steps import (
 )
 from ckptkit.engine.work import COPY, Boxed, Check, Flat
 from ckptkit.errors import EditError
-from ckptkit.engine.read import check as check_sum
 from ckptkit.model import TensorSpec
 from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Disk, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from ckptkit.engine.device import DeviceName
+    from ckptkit.engine.program import Leaf
     from ckptkit.engine.work import Work
-    from ckptkit.model import Piece
+    from ckptkit.model import Algorithm
     from ckptkit.placement import Placement
 
     Progress = Callable[[int, int], None]
@@ -106,7 +106,7 @@ def run_work(
     targets: tuple[str, ...],
     byteorder: str,
     *,
-    algorithms: dict[int, tuple[str, int]],
+    algorithms: Mapping[int, tuple[Algorithm, int]],
     device: DeviceName,
     executor: Executor | None,
     progress: Progress | None,
@@ -141,7 +141,7 @@ def run_work(
     chunk = min(limit, memory // (threads * SHARES))
     settings = Settings(secrets.token_hex(8), name or "numpy")
     worker = _WORKERS[settings.token] = Worker(disk, device_from(settings.device))
-    ledger = _Ledger(placement)
+    ledger = Ledger(placement)
     queue = _Steps(work, placement, targets, byteorder, chunk, ledger)
     own = executor is None
     pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
@@ -164,8 +164,8 @@ def _give(
     placement: Placement,
     worker: Worker,
     targets: tuple[str, ...],
-    ledger: _Ledger,
-    algorithms: dict[int, tuple[str, int]],
+    ledger: Ledger,
+    algorithms: Mapping[int, tuple[Algorithm, int]],
     byteorder: str,
 ) -> int:
     """Write the values that are given whole; return how many bytes that were."""
@@ -189,7 +189,7 @@ class _Steps:
         targets: tuple[str, ...],
         byteorder: str,
         chunk: int,
-        ledger: _Ledger,
+        ledger: Ledger,
     ) -> None:
         self._work = work
         self._placement = placement
@@ -236,9 +236,7 @@ class _Steps:
             begin = int(moves.source_offset[at])
             for done in range(0, size, COPY):
                 length = min(COPY, size - done)
-                step = CopyStep(
-                    source, begin + done, self._targets[shard], offset + done, length
-                )
+                step = CopyStep(source, begin + done, self._targets[shard], offset + done, length)
                 yield shard, offset + done, step
 
     def _check(self, check: Check) -> Iterator[tuple[Step, Callable[[Done], None]]]:
@@ -252,7 +250,7 @@ class _Steps:
     def _flat(self, flat: Flat) -> Iterator[tuple[Step, Callable[[Done], None]]]:
         widest = max([flat.spec.itemsize, *(TensorSpec(d, ()).itemsize for d in flat.chain.dtypes)])
         per_step = max(self._chunk // widest, 1)
-        sums = _FlatSums(flat, self._ledger)
+        sums = FlatSums(flat, self._ledger)
         for start in range(0, flat.count, per_step):
             stop = min(start + per_step, flat.count)
             low = int(np.searchsorted(flat.ends, start, "right"))
@@ -295,19 +293,16 @@ class _Steps:
             yield step, _box_taker(outputs, inputs, position, size, before, block.count * width)
 
 
-def _input(leaf: object, start: int) -> FlatInput:
-    piece, dtype, byteorder = leaf
-    spec = TensorSpec(dtype, ())
-    return FlatInput(
-        piece.extent.path, piece.extent.offset + start * spec.itemsize, spec, byteorder
-    )
+def _input(leaf: Leaf, start: int) -> FlatInput:
+    extent, spec = leaf.piece.extent, TensorSpec(leaf.dtype, ())
+    return FlatInput(extent.path, extent.offset + start * spec.itemsize, spec, leaf.byteorder)
 
 
 def _nothing(done: Done) -> None:
     """Take a result that has no sums."""
 
 
-def _adder(parts: list[_Part], start: int, length: int) -> Callable[[Done], None]:
+def _adder(parts: list[Part], start: int, length: int) -> Callable[[Done], None]:
     def take(done: Done) -> None:
         parts.append((start, done.input_sums[0][0], length))
 
@@ -315,8 +310,8 @@ def _adder(parts: list[_Part], start: int, length: int) -> Callable[[Done], None
 
 
 def _box_taker(
-    outputs: list[_Part],
-    inputs: list[_Part] | None,
+    outputs: list[Part],
+    inputs: list[Part] | None,
     position: int,
     size: int,
     before: int,
@@ -328,112 +323,6 @@ def _box_taker(
             inputs.append((before, done.input_sums[0][0], length))
 
     return take
-
-
-_Part = tuple[int, int, int]
-"""Where a summed range begins in its piece, its checksum, and its length in bytes."""
-
-
-def _joined(parts: list[_Part]) -> int:
-    """Return the checksum of ranges that tile a piece."""
-    total = 0
-    for _, crc, length in sorted(parts):
-        total = _native.crc32c_combine(total, crc, length)
-    return total
-
-
-@dataclass
-class _Ledger:
-    """The checksums that are known, and the parts of those that are not yet."""
-
-    placement: Placement
-    checksums: NDArray[np.uint32] = field(init=False)
-    _expected: list[tuple[str, Piece, list[_Part]]] = field(default_factory=list)
-    _collected: list[tuple[Boxed, list[_Part]]] = field(default_factory=list)
-    _items: dict[int, list[_Part]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.checksums = self.placement.checksum.copy()
-        self.checksums[(self.placement.source_file < 0) & (self.placement.size == 0)] = 0
-
-    def expect(self, name: str, piece: Piece) -> list[_Part]:
-        """Return where to put the sums of a piece that has to match its checksum."""
-        parts: list[_Part] = []
-        self._expected.append((name, piece, parts))
-        return parts
-
-    def collect(self, boxed: Boxed) -> list[_Part]:
-        """Return where to put the sums of the blocks of an item."""
-        parts: list[_Part] = []
-        self._collected.append((boxed, parts))
-        return parts
-
-    def item(self, item: int) -> list[_Part]:
-        """Return where to put the sums of the runs of an item."""
-        return self._items.setdefault(item, [])
-
-    def finish(self) -> None:
-        """Compare what is expected, and join what was collected.
-
-        Raises:
-            CorruptError: An input does not match its checksum.
-        """
-        for name, piece, parts in self._expected:
-            check_sum(name, piece, _joined(parts))
-        for item, parts in self._items.items():
-            self.checksums[item] = _joined(parts)
-        for boxed, parts in self._collected:
-            if not boxed.patched:
-                self.checksums[boxed.item] = _joined(parts)
-                continue
-            stored = boxed.base.checksum if boxed.base is not None else None
-            total = stored.value if stored is not None else 0
-            for _, delta, _ in parts:
-                total ^= delta
-            self.checksums[boxed.item] = total
-
-
-class _FlatSums:
-    """Takes the sums of a flat's steps: most tensors lie in one step, a few in more."""
-
-    def __init__(self, flat: Flat, ledger: _Ledger) -> None:
-        self._flat = flat
-        self._ledger = ledger
-        self._starts = np.concatenate([[0], flat.ends[:-1]])
-        self._inputs: dict[tuple[int, int], list[_Part]] = {}
-
-    def taker(self, low: int, start: int, cuts: tuple[int, ...]) -> Callable[[Done], None]:
-        """Return what takes the result of a step that begins in a tensor at an element."""
-
-        def take(done: Done) -> None:
-            begin = start
-            for at, cut in enumerate(cuts):
-                count = start + cut - begin
-                self._one(low + at, begin, count, done, at)
-                begin = start + cut
-
-        return take
-
-    def _one(self, at: int, begin: int, count: int, done: Done, number: int) -> None:
-        flat, first = self._flat, int(self._starts[at])
-        whole = begin == first and begin + count == flat.ends[at]
-        if whole:
-            self._ledger.checksums[flat.first + at] = done.sums[number]
-        else:
-            item = flat.spec.itemsize
-            part = ((begin - first) * item, done.sums[number], count * item)
-            self._ledger.item(flat.first + at).append(part)
-        for which, (run, sums) in enumerate(zip(flat.inputs, done.input_sums, strict=True)):
-            leaf = run[at]
-            if whole:
-                check_sum(flat.names[at], leaf.piece, sums[number])
-                continue
-            parts = self._inputs.get((which, at))
-            if parts is None:
-                parts = self._ledger.expect(flat.names[at], leaf.piece)
-                self._inputs[which, at] = parts
-            item = leaf.piece.extent.length // (int(flat.ends[at]) - first)
-            parts.append(((begin - first) * item, sums[number], count * item))
 
 
 class _Flusher:
@@ -514,5 +403,3 @@ class _Drive:
             self._done += step.weight
             if self._progress is not None:
                 self._progress(self._done, total)
-
-

@@ -121,7 +121,12 @@ class Work:
     def bytes_read(self) -> int:
         """Tensor bytes read into memory."""
         return (
-            sum(leaf.piece.extent.length for flat in self.flats for run in flat.inputs for leaf in run)
+            sum(
+                leaf.piece.extent.length
+                for flat in self.flats
+                for run in flat.inputs
+                for leaf in run
+            )
             + sum(check.piece.extent.length for check in self.checks)
             + sum(
                 read_bytes(leaf, at)
@@ -199,9 +204,7 @@ def _untouched(boxed: Boxed, placement: Placement) -> Iterator[tuple[int, int, i
     file = placement.source_files.index(extent.path)
     item = boxed.tensor.spec.itemsize
     starts = [boxed.position(block) for block in boxed.blocks]
-    ends = [
-        start + block.count * item for start, block in zip(starts, boxed.blocks, strict=True)
-    ]
+    ends = [start + block.count * item for start, block in zip(starts, boxed.blocks, strict=True)]
     for low, high in zip([0, *ends], [*starts, extent.length], strict=True):
         if low < high:
             yield file, extent.offset + low, boxed.shard, boxed.offset + low, high - low
@@ -276,7 +279,13 @@ class _Run:
     """A flat in the making: it takes neighbours as long as they fit."""
 
     def __init__(
-        self, item: int, name: str, spec: TensorSpec, count: int, chain: Chain, inputs: tuple[Leaf, ...]
+        self,
+        item: int,
+        name: str,
+        spec: TensorSpec,
+        count: int,
+        chain: Chain,
+        inputs: tuple[Leaf, ...],
     ) -> None:
         self.first = self.last = item
         self.names = [name]
@@ -300,8 +309,8 @@ class _Run:
             self.last = other.last
             self.names += other.names
             self.ends.append(self.ends[-1] + other.ends[0])
-            for run, leaves_ in zip(self.inputs, other.inputs, strict=True):
-                run += leaves_
+            for run, more in zip(self.inputs, other.inputs, strict=True):
+                run.extend(more)
         return joins
 
     def flat(self, placement: Placement) -> Flat:

@@ -13,12 +13,11 @@ from ckptkit.errors import UnknownFormatError
 from ckptkit.formats.tensorflow import TENSORFLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Buffer, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from ckptkit._native import Buffer
     from ckptkit.model import Catalog, Source, TensorSpec
     from ckptkit.placement import Layout, Placement
 
@@ -51,9 +50,7 @@ class Format(Protocol):
     def audit(self, source: Source, catalog: Catalog, warn: Warn) -> None:
         """Report what readers accept but a sound file does not have."""
 
-    def decode(
-        self, payload: Buffer, spec: TensorSpec, byteorder: str
-    ) -> Sequence[bytes]:
+    def decode(self, payload: Buffer, spec: TensorSpec, byteorder: str) -> Sequence[bytes]:
         """Split the stored bytes of a string or variant tensor into its elements.
 
         Raises:

@@ -13,7 +13,8 @@ from ckptkit import _native
 from ckptkit.errors import CorruptError
 
 if TYPE_CHECKING:
-    from ckptkit._native import Buffer
+    from collections.abc import Buffer
+
     from ckptkit.model import Algorithm
 
 _VARINT_BYTES: Final = 10

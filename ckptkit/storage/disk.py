@@ -11,14 +11,14 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ckptkit.errors import ConflictError
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from types import TracebackType
 
-    from ckptkit._native import Buffer
 
 MAX_TRANSFER: Final = 1 << 30
 """Bytes asked of one system call; some systems fail or cut short at 2 GiB."""
@@ -123,9 +123,7 @@ class File:
         if length and not _clone(source.fd, source_offset, self.fd, offset, length):
             done = 0
             while done < length:
-                done += self._copy_some(
-                    source, source_offset + done, offset + done, length - done
-                )
+                done += self._copy_some(source, source_offset + done, offset + done, length - done)
         self._disk.count(copied=length)
 
     def _copy_some(self, source: File, source_offset: int, offset: int, length: int) -> int:
@@ -162,7 +160,7 @@ class File:
         if fd >= 0:
             os.close(fd)
 
-    def __enter__(self) -> File:
+    def __enter__(self) -> Self:
         """Return the file."""
         return self
 

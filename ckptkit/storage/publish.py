@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ckptkit.errors import ConflictError
 from ckptkit.storage.disk import Disk
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from types import TracebackType
 
-    from ckptkit._native import Buffer
     from ckptkit.storage.disk import File
 
 
@@ -48,7 +48,7 @@ class Staging:
         self._visible: list[str] = []
         self._made_parents: list[str] = []
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Self:
         """Make the folder, and the destination's parents where they are missing."""
         missing = self._parent
         while missing and not os.path.isdir(missing):

@@ -9,12 +9,11 @@ from ckptkit.formats.tensorflow.paths import INDEX, resolve
 from ckptkit.formats.tensorflow.scan import scan_index
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Buffer, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from ckptkit._native import Buffer
     from ckptkit.formats import Warn
     from ckptkit.model import Catalog, Source, TensorSpec
     from ckptkit.placement import Layout, Placement

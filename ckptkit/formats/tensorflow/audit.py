@@ -49,7 +49,8 @@ def _audit_overlaps(catalog: Catalog, warn: Warn) -> None:
     shard, offset, end = shard[order], offset[order], (offset + size)[order]
     for number, path in columns.files.items():
         mine = shard == number
-        starts, furthest = offset[mine], np.maximum.accumulate(end[mine], initial=0)
+        starts = offset[mine]
+        furthest = np.maximum.accumulate(np.concatenate([[0], end[mine]]))
         shared = np.flatnonzero(starts < furthest[:-1])
         for at in shared[:MAX_FINDINGS].tolist():
             text = f"bytes {starts[at]} to {min(int(furthest[at]), int(end[mine][at]))}"

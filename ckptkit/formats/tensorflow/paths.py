@@ -14,12 +14,25 @@ STATE_FILE: Final = "checkpoint"
 STATE_BYTES: Final = 1 << 20
 """A state file longer than this is none."""
 
+FOOTER_BYTES: Final = 48
+"""A table ends in a footer of this length, so no index is shorter."""
+
 VARIABLES: Final = os.path.join("variables", "variables")
 _SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 _SHARD: Final = re.compile(r"\.data-\d{5,}-of-\d{5,}\Z")
-_STATE_PATH: Final = re.compile(r'^\s*model_checkpoint_path\s*:\s*("(?:[^"\\\n]|\\.)*")', re.MULTILINE)
+_STATE_PATH: Final = re.compile(
+    r'^\s*model_checkpoint_path\s*:\s*("(?:[^"\\\n]|\\.)*")', re.MULTILINE
+)
 _ESCAPE: Final = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
-_NAMED_ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+_NAMED_ESCAPES: Final = {
+    b"n": b"\n",
+    b"t": b"\t",
+    b"r": b"\r",
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"v": b"\v",
+}
 
 
 def shard_path(prefix: str, shard: int, count: int) -> str:
@@ -66,7 +79,7 @@ def _is_saved_model(folder: str) -> bool:
 def _is_table(path: str) -> bool:
     """Tell whether a file ends like a table does."""
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size < 48:
+        if os.fstat(file.fileno()).st_size < FOOTER_BYTES:
             return False
         file.seek(-8, os.SEEK_END)
         return file.read() == bytes.fromhex("57fb808b247547db")

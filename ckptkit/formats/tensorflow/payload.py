@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,8 @@ from ckptkit import _native
 from ckptkit.errors import CorruptError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Buffer, Sequence
 
-    from ckptkit._native import Buffer
     from ckptkit.model import TensorSpec
 
 
@@ -27,7 +27,7 @@ def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
         if spec.kind == "string":
             start, ends, _ = _native.strings_decode(view, spec.count, byteorder == "big")
             bounds = [start, *(start + end for end in memoryview(ends).cast("q"))]
-            return [bytes(view[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+            return [bytes(view[a:b]) for a, b in itertools.pairwise(bounds)]
         if byteorder == "big":
             msg = "variants in a big-endian checkpoint"
             raise UnsupportedError(msg)

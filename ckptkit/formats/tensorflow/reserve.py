@@ -177,9 +177,7 @@ def _payload(tensor: Tensor) -> bytes | None:
     return kernel.payload
 
 
-def _cut(
-    catalog: Catalog, items: _Items, order: Int64s, layout: Layout
-) -> tuple[Int64s, int]:
+def _cut(catalog: Catalog, items: _Items, order: Int64s, layout: Layout) -> tuple[Int64s, int]:
     """Return the shard of every item in ``order``, and the number of shards."""
     size = items.size[order]
     if layout.rules:
@@ -223,12 +221,14 @@ def _by_rule(catalog: Catalog, tensor: Int64s, rules: tuple[str, ...]) -> tuple[
 def _check_saved_model(before: Catalog, after: Catalog, folder: str) -> None:
     """Refuse what the program beside the variables would contradict."""
     renamed = list(before.names) != list(after.names)
-    respecified = [name for name in after.changed if name in before and before.spec(name) != after.spec(name)]
+    respecified = [
+        name for name in after.changed if name in before and before.spec(name) != after.spec(name)
+    ]
     if renamed or respecified:
         what = "names of tensors" if renamed else f"the dtype or shape of {respecified[0]!r}"
         msg = (
             f"this edit changes {what}, which saved_model.pb names as well, so that the SavedModel"
-            f" would not load; to edit only the variables, copy {VARIABLES}.* out of the folder first"
+            f" would not load; to edit the variables alone, copy {VARIABLES}.* out of it first"
         )
         raise EditError(msg, path=folder)
 
@@ -242,5 +242,3 @@ def _companions(source: Source, folder: str) -> Iterator[tuple[str, str]]:
             path = os.path.join(place, name)
             if not (path.startswith(bundle) and _MEMBER.match(path[len(bundle) :])):
                 yield path, os.path.join(folder, os.path.relpath(path, root))
-
-

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
-from ckptkit.formats.tensorflow.paths import INDEX, shard_path
+from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path
 from ckptkit.formats.tensorflow.slices import join_slices
 from ckptkit.model import Catalog, Columns
 
 if TYPE_CHECKING:
-    from ckptkit.formats import Warn
+    from collections.abc import Mapping, Sequence
 
-FOOTER_BYTES: Final = 48
+
 MAGIC: Final = bytes.fromhex("57fb808b247547db")
 DECODED_SLACK: Final = 64 << 20
 """Bytes that decoded keys and values may take beyond the length of the index itself."""
@@ -40,7 +39,9 @@ def scan_index(prefix: str) -> Catalog:
     except _native.DecodeError as error:
         raise CorruptError(error.message, path=path, offset=error.offset) from None
     del index
-    table = Table(path, keys, memoryview(key_ends).cast("q"), values, memoryview(value_ends).cast("q"))
+    table = Table(
+        path, keys, memoryview(key_ends).cast("q"), values, memoryview(value_ends).cast("q")
+    )
     shards, big_endian = _header(table)
     columns = _columns(table, prefix, shards, big_endian=big_endian)
     names = _native.names_decode(keys, key_ends, 1)
@@ -147,10 +148,9 @@ def _columns(table: Table, prefix: str, shards: int, *, big_endian: bool) -> Col
     except _native.DecodeError as error:
         row = _row_at(value_ends, error.offset)
         table.refuse(row, f"the index record does not decode: {error.message}")
-    kinds = ("i", "q", "q", "i", "q", "q", "I", "B")
-    dtype, dim_ends, dims, shard, offset, size, masked, flags = (
-        memoryview(column).cast(kind) for column, kind in zip(decoded, kinds, strict=True)
-    )
+    dtype, shard = (memoryview(decoded[at]).cast("i") for at in (0, 3))
+    dim_ends, dims, offset, size = (memoryview(decoded[at]).cast("q") for at in (1, 2, 4, 5))
+    masked, flags = memoryview(decoded[6]).cast("I"), memoryview(decoded[7])
     # A record without a checksum has that of the masked 0, as protobuf prescribes.
     checksum = memoryview(_native.crc32c_unmask_column(masked)).cast("I")
     files, sizes = _shards(table, prefix, shards, shard, flags)
@@ -160,8 +160,20 @@ def _columns(table: Table, prefix: str, shards: int, *, big_endian: bool) -> Col
         where = files.get(shard[row], table.path)
         raise CorruptError(message, path=where, tensor=table.name(row), offset=offset[row])
     return Columns(
-        NAMES, files, dtype, dims, dim_ends, shard, offset, size, checksum, flags,
-        table.values, value_ends, byteorder="big" if big_endian else "little", shards=shards,
+        NAMES,
+        files,
+        dtype,
+        dims,
+        dim_ends,
+        shard,
+        offset,
+        size,
+        checksum,
+        flags,
+        table.values,
+        value_ends,
+        byteorder="big" if big_endian else "little",
+        shards=shards,
     )
 
 

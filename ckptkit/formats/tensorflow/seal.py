@@ -8,13 +8,13 @@ import numpy as np
 
 from ckptkit import _native
 from ckptkit.formats.tensorflow.dtypes import CODES
-from ckptkit.model import Box, Catalog, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from ckptkit.model import Box, Catalog, Tensor
     from ckptkit.placement import Placement
 
 _VERBATIM: Final = -1
@@ -129,9 +129,7 @@ class _Records:
         elif self._catalog.columns.spec(row) != tensor.spec or row in self._catalog.columns.parts:
             self.template[item] = self._respec(row, tensor.spec.dtype, tensor.spec.shape)
 
-    def _correct_sliced(
-        self, name: str, tensor: Tensor, row: int, items: Sequence[int]
-    ) -> int:
+    def _correct_sliced(self, name: str, tensor: Tensor, row: int, items: Sequence[int]) -> int:
         """Name the slices of a tensor; return the template of the record for the whole."""
         columns = self._catalog.columns
         dtype, shape = tensor.spec.dtype, tensor.spec.shape
@@ -156,7 +154,8 @@ class _Records:
 
 def _masked(checksums: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return checksums as an index stores them: rotated by 15 bits, plus a constant."""
-    return ((checksums >> 15) | (checksums << 17)) + np.uint32(0xA282EAD8)
+    rotated = (checksums >> np.uint32(15)) | (checksums << np.uint32(17))
+    return rotated + np.uint32(0xA282EAD8)
 
 
 def _slices(boxes: Sequence[Box], shape: tuple[int, ...]) -> Slices:

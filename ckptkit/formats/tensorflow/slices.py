@@ -103,9 +103,7 @@ def _slice_row(
         found, wanted = columns.spec(at).dtype, columns.spec(row).dtype
         table.refuse(row, f"slice {_text(box)} is {found}, the tensor is {wanted}")
     if columns.shape(at) != box.shape:
-        table.refuse(
-            row, f"slice {_text(box)} is stored with shape {list(columns.shape(at))}"
-        )
+        table.refuse(row, f"slice {_text(box)} is stored with shape {list(columns.shape(at))}")
     if columns.flags[at] & Columns.SLICED:
         table.refuse(row, f"slice {_text(box)} is in slices itself")
     return at
@@ -123,9 +121,7 @@ def _find(table: Records, key: bytes) -> int:
     return low if low < len(table) and table.key(low) == key else 0
 
 
-def _check_tiling(
-    table: Records, row: int, shape: tuple[int, ...], boxes: Sequence[Box]
-) -> None:
+def _check_tiling(table: Records, row: int, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
     """Refuse slices that overlap or do not cover the tensor."""
     pair = _overlap(boxes)
     if pair is not None:

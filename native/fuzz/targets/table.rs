@@ -31,10 +31,11 @@ fn repair_all(data: &mut [u8]) -> Option<()> {
     let body = data.get(index.range(start)?)?.to_vec();
     let body = body.get(..body.len() - TRAILER)?;
     for at in 0..body.len().min(256) {
-        if let Ok(handle) = Handle::decode(&mut Cursor::new(body.get(at..)?, 0)) {
-            if handle.size < 1 << 16 && handle.offset != index.offset {
-                repair(data, handle);
-            }
+        if let Ok(handle) = Handle::decode(&mut Cursor::new(body.get(at..)?, 0))
+            && handle.size < 1 << 16
+            && handle.offset != index.offset
+        {
+            repair(data, handle);
         }
     }
     repair(data, index)
