@@ -253,6 +253,9 @@ def entries_check(
         The row and what is wrong with it, or None.
     """
 
+def shapes_decode(dims: Buffer, dim_ends: Buffer) -> list[tuple[int, ...]]:
+    """Return the shape of each row of columns of dims (int64) and their ends (int64)."""
+
 def entry_slices(value: _Buffer) -> list[list[tuple[int, int]]]:
     """Return the slices that an entry lists: (start, length) a dimension, (0, -1) if full."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ckptkit.formats import Format, by_name, find
-from ckptkit.model import Catalog, Columns, Region, Source, Tensor, TensorSpec
+from ckptkit.model import Catalog, Derived, Region, Source, Tensor, TensorSpec
 from ckptkit.placement import Layout
 from ckptkit.storage.disk import Sources, stamp
 
@@ -96,8 +96,16 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         return len(self.catalog)
 
     def specs(self) -> Iterator[tuple[str, TensorSpec]]:
-        """Iterate over names with dtypes and shapes; quicker than by tensor."""
+        """Iterate over names with dtypes and shapes."""
         return self.catalog.specs()
+
+    def dtypes(self) -> dict[str, str]:
+        """Return the dtype of every tensor by name; much quicker than one by one."""
+        return self.catalog.dtypes()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor by name; much quicker than one by one."""
+        return self.catalog.shapes()
 
     def __repr__(self) -> str:
         """Return what it is, where, and how large."""
@@ -312,14 +320,14 @@ def save(
     Raises:
         EditError: There is something at the path, or a value cannot be stored.
     """
-    from ckptkit.edits import Put, apply_all
+    from ckptkit.edits import encode
     from ckptkit.engine.plan import build_plan
 
-    empty = Catalog((), (), Columns())
-    change = apply_all(empty, [Put(name, values) for name, values in tensors.items()])
+    given = {name: encode(values, copy=False) for name, values in tensors.items()}
+    catalog = Catalog.of({name: Tensor(one.spec, Derived(one)) for name, one in given.items()})
     where = os.path.abspath(os.fspath(path))
     writer = by_name(format)
-    return build_plan(writer, None, empty, change.catalog, where, layout, (), (), ()).run()
+    return build_plan(writer, None, Catalog.of({}), catalog, where, layout, (), (), ()).run()
 
 
 def diff(

@@ -6,11 +6,14 @@ stay rows of the columns, so that a million names are renamed or dropped without
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ckptkit.errors import EditError, TensorNotFoundError
@@ -27,7 +30,7 @@ from ckptkit.kernels import (
 from ckptkit.model import DTYPES, Derived, Tensor, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ckptkit.kernels import Expr, Kernel
     from ckptkit.model import Catalog, Region
@@ -71,7 +74,7 @@ def apply_all(catalog: Catalog, edits: Iterable[Edit]) -> Change:
     """
     touched: dict[str, None] = {}
     notes: list[str] = []
-    for edit in edits:
+    for edit in _joined(edits):
         try:
             change = edit.apply(catalog)
         except EditError as error:
@@ -81,6 +84,15 @@ def apply_all(catalog: Catalog, edits: Iterable[Edit]) -> Change:
         touched.update(dict.fromkeys(change.touched))
         notes += [f"{edit}: {note}" for note in change.notes]
     return Change(catalog, tuple(touched), tuple(notes))
+
+
+def _joined(edits: Iterable[Edit]) -> Iterator[Edit]:
+    # A new checkpoint is one Put for every tensor; one by one, each would copy all names.
+    for kind, group in groupby(edits, type):
+        if kind is Put:
+            yield _Puts(tuple(edit for edit in group if isinstance(edit, Put)))
+        else:
+            yield from group
 
 
 @lru_cache(maxsize=256)
@@ -168,6 +180,32 @@ def _derive(
     ``kernel_for`` is asked once for every spec that occurs; None leaves such tensors alone.
     """
     names = select(catalog, target)
+    with _no_collection():
+        return _derive_named(catalog, names, kernel_for, parents, region)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector away while hundreds of thousands of tensors are made.
+
+    None of them is garbage, and it would walk all of them again and again: half of the time.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _derive_named(
+    catalog: Catalog,
+    names: Sequence[str],
+    kernel_for: Callable[[TensorSpec], Kernel | None],
+    parents: tuple[Tensor, ...],
+    region: Region | None,
+) -> Change:
     known: dict[TensorSpec, tuple[Kernel, TensorSpec] | KindError | None] = {}
     changed, touched = dict(catalog.changed), []
     skipped: dict[str, TensorSpec] = {}
@@ -319,6 +357,19 @@ def _compiled(pattern: str, template: str) -> re.Pattern[str]:
     return compiled
 
 
+def _filler(compiled: re.Pattern[str], template: str) -> str | Callable[[re.Match[str]], str]:
+    """Compile a template: before Python 3.12, ``re`` itself expands it anew for every name."""
+    parts = re.split(r"\\(?:([1-9])(?![0-9])|g<(\w+)>)", template)
+    literals = parts[::3]
+    references = [one or other for one, other in zip(parts[1::3], parts[2::3], strict=True)]
+    places = [compiled.groupindex.get(name) or int(name) for name in references]
+    if not places or 0 in places or any("\\" in literal for literal in literals):
+        return template
+    chosen = itemgetter(*(place - 1 for place in places))
+    form = "%s".join(literal.replace("%", "%%") for literal in literals)
+    return lambda match: form % chosen(match.groups(""))
+
+
 @dataclass(frozen=True)
 class Rename:
     r"""``rename REGEX -> TEMPLATE``: what the expression finds in a name becomes the template.
@@ -342,12 +393,11 @@ class Rename:
     def apply(self, catalog: Catalog) -> Change:
         """Give the names; rows and tensors stay as they are."""
         compiled = _compiled(self.pattern, self.template)
-        old = catalog.names
-        search, sub, template = compiled.search, compiled.sub, self.template
-        names = [sub(template, name) if search(name) else name for name in old]
+        old, sub, fill = catalog.names, compiled.sub, _filler(compiled, self.template)
+        names = [sub(fill, name) for name in old]
         pairs = [(a, b) for a, b in zip(old, names, strict=True) if a != b]
         if not pairs:
-            found = any(map(search, old))
+            found = any(map(compiled.search, old))
             why = "matches, but every name stays as it is" if found else "matches no name"
             msg = f"{self.pattern!r} {why}"
             raise EditError(msg)
@@ -478,17 +528,39 @@ class Put:
 
     def apply(self, catalog: Catalog) -> Change:
         """Replace the tensor, or add it at the end."""
-        spec, changed = self.constant.spec, dict(catalog.changed)
-        if self.name in catalog:
-            changed[self.name] = catalog[self.name].derive(self.constant, (), spec=spec)
-            return Change(catalog.replace(changed=changed), (self.name,))
-        changed[self.name] = Tensor(spec, Derived(self.constant))
-        names, rows = [*catalog.names, self.name], [*catalog.rows, -1]
-        return Change(catalog.replace(names=names, rows=rows, changed=changed), (self.name,))
+        return _Puts((self,)).apply(catalog)
 
 
-def encode(values: object) -> Constant:
+@dataclass(frozen=True)
+class _Puts:
+    puts: tuple[Put, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.puts))
+
+    def apply(self, catalog: Catalog) -> Change:
+        changed, added = dict(catalog.changed), []
+        for put in self.puts:
+            kernel = put.constant
+            if put.name in changed or put.name in catalog:
+                old = changed.get(put.name) or catalog[put.name]
+                changed[put.name] = old.derive(kernel, (), spec=kernel.spec)
+            else:
+                changed[put.name] = Tensor(kernel.spec, Derived(kernel))
+                added.append(put.name)
+        touched = tuple(dict.fromkeys(put.name for put in self.puts))
+        if not added:
+            return Change(catalog.replace(changed=changed), touched)
+        names, rows = [*catalog.names, *added], [*catalog.rows, *[-1] * len(added)]
+        return Change(catalog.replace(names=names, rows=rows, changed=changed), touched)
+
+
+def encode(values: object, *, copy: bool = True) -> Constant:
     """Encode values as a checkpoint stores them.
+
+    Args:
+        values: A NumPy array, or what ``numpy.asarray`` takes.
+        copy: Whether the result is free of the array, also where its memory would do.
 
     Raises:
         EditError: No checkpoint holds values of that dtype.
@@ -509,7 +581,9 @@ def encode(values: object) -> Constant:
     bits = DTYPES[spec.dtype].bits
     if spec.kind in {"int", "uint"} and bits < 8:
         array = array.view(np.uint8) & np.uint8(2**bits - 1)
-    return Constant(spec, array.tobytes())
+    if copy:
+        return Constant(spec, array.tobytes())
+    return Constant(spec, memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
 
 
 def _encode_text(shape: tuple[int, ...], items: Sequence[object]) -> Constant:

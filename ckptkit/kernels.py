@@ -13,7 +13,7 @@ saturates, and turns NaN into 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache, reduce
+from functools import cache, cached_property, lru_cache, partial, reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from ckptkit.errors import EditError
@@ -73,8 +73,8 @@ OPS: Final[Mapping[str, Op]] = {
     "power": Op(2, "ifc", "same", False, "power; exact for the literal exponent 2", "**", 8),
     "where": Op(3, "bifc", "same", True, "second where the first holds, else third"),
     "clip": Op(3, "if", "same", True, "first, kept between second and third"),
-    "minimum": Op(2, "if", "same", True, "the smaller one; NaN if either is"),
-    "maximum": Op(2, "if", "same", True, "the larger one; NaN if either is"),
+    "minimum": Op(2, "if", "same", True, "the smaller one, NaN if either is; of equals the first"),
+    "maximum": Op(2, "if", "same", True, "the larger one, NaN if either is; of equals the first"),
     "abs": Op(1, "ifc", "real", True, "magnitude"),
     "sign": Op(1, "if", "same", True, "-1, 0 or 1"),
     "square": Op(1, "ifc", "same", True, "times itself"),
@@ -228,6 +228,7 @@ class Step:
         op: A name in ``OPS``, or ``number``, ``input``, ``cast``.
         value: The number, or the index of the input.
         weak: The number may still take another dtype.
+        shared: Its value is used at more than one place, and kept until the end.
     """
 
     op: str
@@ -235,6 +236,7 @@ class Step:
     args: tuple[Step, ...] = ()
     value: complex = 0
     weak: bool = False
+    shared: bool = False
 
 
 _RANKS: Final = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
@@ -372,20 +374,41 @@ def _sigmoid(dtype: str, x: Step) -> Step:
     return Step("divide", dtype, (one, Step("add", dtype, (one, power))))
 
 
+def _extreme(op: str, dtype: str, first: Step, second: Step) -> Step:
+    """Choose one of two: of what is equal the first, and NaN if either is.
+
+    The maximum of -0.0 and 0.0 is either, by device and by the width of its registers.
+    """
+    if DTYPES[dtype].kind != "float":
+        return Step(op, dtype, (first, second))
+    first, second = (
+        part if part.op in _LEAVES else replace(part, shared=True) for part in (first, second)
+    )
+    beyond = Step("less" if op == "maximum" else "greater", "bool", (first, second))
+    if second.op != "number":
+        beyond = Step("logical_or", "bool", (beyond, Step("not_equal", "bool", (second, second))))
+    return Step("where", dtype, (beyond, second, first))
+
+
+def _clip(dtype: str, x: Step, low: Step, high: Step) -> Step:
+    return _extreme("minimum", dtype, _extreme("maximum", dtype, x, low), high)
+
+
 def _unsigned_power(dtype: str, *args: Step) -> Step:
     wide = Step("power", "int64", tuple(_convert(part, "int64") for part in args))
     return _convert(wide, dtype)
 
 
+_LEAVES: Final = frozenset({"number", "input"})
 _IDENTITY: Final = (
     *(("int", op) for op in ("round", "floor", "ceil")),
     *(("uint", op) for op in ("round", "floor", "ceil", "abs")),
 )
 _REWRITES: Final[Mapping[tuple[str, str], Callable[..., Step]]] = {
-    ("", "relu"): lambda dtype, x: Step("maximum", dtype, (x, _literal(0, dtype))),
-    ("", "clip"): lambda dtype, x, low, high: Step(
-        "minimum", dtype, (Step("maximum", dtype, (x, low)), high)
-    ),
+    ("", "minimum"): partial(_extreme, "minimum"),
+    ("", "maximum"): partial(_extreme, "maximum"),
+    ("", "relu"): lambda dtype, x: _extreme("maximum", dtype, x, _literal(0, dtype)),
+    ("", "clip"): _clip,
     ("", "sigmoid"): _sigmoid,
     ("float", "floor_divide"): lambda dtype, *args: Step(
         "floor", dtype, (Step("divide", dtype, args),)
@@ -468,12 +491,29 @@ def lower(expr: Expr, dtype: str, takes: tuple[str, ...]) -> Step:
 
 
 def evaluate(step: Step, ops: Ops, inputs: Sequence[Any]) -> Any:
-    """Run lowered steps on the arrays of a backend."""
+    """Run lowered steps on the arrays of a backend; what is not needed any more is let go."""
+    known: dict[int, Any] = {}
+    pending = [step]
+    while pending:
+        top = pending[-1]
+        missing = [argument for argument in top.args if id(argument) not in known]
+        if missing and id(top) not in known:
+            pending += reversed(missing)
+            continue
+        pending.pop()
+        if id(top) not in known:
+            known[id(top)] = _compute(top, ops, [known[id(arg)] for arg in top.args], inputs)
+            for argument in top.args:
+                if not argument.shared:
+                    known.pop(id(argument), None)
+    return known[id(step)]
+
+
+def _compute(step: Step, ops: Ops, args: Sequence[Any], inputs: Sequence[Any]) -> Any:
     if step.op == "number":
         return ops.constant(step.value, step.dtype)
     if step.op == "input":
         return inputs[int(step.value.real)]
-    args = [evaluate(argument, ops, inputs) for argument in step.args]
     if step.op != "cast":
         return ops.call(step.op, args)
     source = step.args[0].dtype
@@ -659,15 +699,29 @@ class MapFunction:
         del ops
         (value,) = inputs
         result = self.fn(value)
-        given = TensorSpec(self.dtype or str(value.dtype.name), tuple(value.shape))
+        given = TensorSpec(self.dtype or str(value.dtype.name), _shape(value))
         if not (hasattr(result, "dtype") and hasattr(result, "shape")):
             msg = f"{self.label}: expected {given}, the function returned {type(result).__name__}"
             raise EditError(msg)
-        found = TensorSpec(str(result.dtype.name), tuple(result.shape))
-        if found != given:
+        found = TensorSpec(str(result.dtype.name), _shape(result))
+        if found.dtype != given.dtype or not _agree(found.shape, given.shape):
             msg = f"{self.label}: expected {given}, the function returned {found}"
             raise EditError(msg)
         return result
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return a shape; while TensorFlow traces, unknown sizes are -1, an unknown rank is (-1,)."""
+    if getattr(value.shape, "rank", 0) is None:
+        return (-1,)
+    return tuple(-1 if size is None else int(size) for size in value.shape)
+
+
+def _agree(found: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    if found == (-1,):
+        return True
+    pairs = zip(found, given, strict=False)
+    return len(found) == len(given) and all(a == b or -1 in {a, b} for a, b in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -681,7 +735,7 @@ class Constant:
     """
 
     spec: TensorSpec
-    payload: bytes = b""
+    payload: bytes | memoryview = b""
     elements: tuple[bytes, ...] = ()
     elementwise: ClassVar = False
     callable_kernel: ClassVar = False

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import EllipsisType
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
+from ckptkit import _native
 from ckptkit.errors import EditError, TensorNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ Algorithm = Literal["crc32c", "crc32", "crc32c-strings", "crc32c-variants"]
 """What a checksum is over: the stored bytes, or the elements that they encode."""
 
 Kind = Literal["float", "complex", "int", "uint", "bool", "string", "variant", "opaque"]
+
+_T = TypeVar("_T")
 
 MAX_BYTES: Final = 2**63 - 1
 """No tensor is larger than a signed 64-bit count of bytes can say."""
@@ -180,6 +183,7 @@ class Box:
     shape: tuple[int, ...]
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def whole(cls, shape: tuple[int, ...]) -> Box:
         """Return the box that is all of ``shape``."""
         return cls((0,) * len(shape), shape)
@@ -424,6 +428,17 @@ class Tensor:
         return Tensor(new, Derived(kernel, parents, region), parts, self.entry)
 
 
+@lru_cache(maxsize=4096)
+def _spec(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
+    # The tensors of a checkpoint have few shapes; rows of one shape share the value.
+    return TensorSpec(dtype, shape)
+
+
+@lru_cache(maxsize=64)
+def _algorithm(dtype: str | None) -> Algorithm:
+    return TensorSpec(dtype or "", ()).algorithm
+
+
 def _empty(kind: Literal["i", "q", "I", "B"]) -> memoryview:
     return memoryview(b"").cast(kind)
 
@@ -469,14 +484,28 @@ class Columns:
         """Return the number of rows."""
         return len(self.dtype)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the buffers as bytes."""
+        values = (getattr(self, name) for name in self.__slots__)
+        return _restore_columns, tuple(
+            (value.format, bytes(value)) if isinstance(value, memoryview) else value
+            for value in values
+        )
+
     def shape(self, row: int) -> tuple[int, ...]:
         """Return the shape of a row."""
         return tuple(self.dims[self.dim_ends[row - 1] if row else 0 : self.dim_ends[row]])
 
+    def specs(self) -> tuple[list[str], list[tuple[int, ...]]]:
+        """Return the dtypes and the shapes of all rows."""
+        names = {code: self.dtype_names.get(code, f"dtype {code}") for code in set(self.dtype)}
+        dtypes = list(map(names.__getitem__, self.dtype))
+        return dtypes, _native.shapes_decode(self.dims, self.dim_ends)
+
     def spec(self, row: int) -> TensorSpec:
         """Return dtype and shape of a row."""
         code = self.dtype[row]
-        return TensorSpec(self.dtype_names.get(code, f"dtype {code}"), self.shape(row))
+        return _spec(self.dtype_names.get(code) or f"dtype {code}", self.shape(row))
 
     def entry(self, row: int) -> bytes:
         """Return the index bytes of a row."""
@@ -485,8 +514,7 @@ class Columns:
     def piece(self, row: int, box: Box) -> Piece:
         """Return the stored bytes of a row as a piece of a tensor."""
         extent = Extent(self.files[self.shard[row]], self.offset[row], self.size[row])
-        spec = TensorSpec(self.dtype_names.get(self.dtype[row], ""), ())
-        checksum = Checksum(spec.algorithm, self.checksum[row])
+        checksum = Checksum(_algorithm(self.dtype_names.get(self.dtype[row])), self.checksum[row])
         return Piece(box, extent, checksum, self.entry(row))
 
     def with_parts(self, parts: Mapping[int, tuple[tuple[Box, int], ...]]) -> Columns:
@@ -502,6 +530,15 @@ class Columns:
             return Tensor(spec, stored, entry=stored.pieces[0].entry)
         pieces = tuple(self.piece(at, box) for box, at in slices)
         return Tensor(spec, Stored(pieces, self.byteorder), entry=self.entry(row))
+
+
+def _restore_columns(*values: Any) -> Columns:
+    return Columns(
+        *(
+            memoryview(value[1]).cast(value[0]) if isinstance(value, tuple) else value
+            for value in values
+        )
+    )
 
 
 class Catalog(Mapping[str, Tensor]):
@@ -534,6 +571,11 @@ class Catalog(Mapping[str, Tensor]):
         self.columns = columns
         self.changed: Mapping[str, Tensor] = changed or {}
         self.attachments: Mapping[str, bytes] = attachments or {}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Catalog:
+        """Return a catalog of tensors that no checkpoint holds yet."""
+        return cls(tuple(tensors), (-1,) * len(tensors), Columns(), tensors)
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -576,12 +618,29 @@ class Catalog(Mapping[str, Tensor]):
         found = self.changed.get(name)
         return found.spec if found is not None else self.columns.spec(self.row(name))
 
+    def dtypes(self) -> dict[str, str]:
+        """Return the dtype of every tensor by name."""
+        found = self._by_name(self.columns.specs()[0])
+        found.update((name, tensor.spec.dtype) for name, tensor in self.changed.items())
+        return found
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor by name."""
+        found = self._by_name(self.columns.specs()[1])
+        found.update((name, tensor.spec.shape) for name, tensor in self.changed.items())
+        return found
+
     def specs(self) -> Iterator[tuple[str, TensorSpec]]:
-        """Iterate over names with dtypes and shapes, without making tensors."""
-        spec, changed = self.columns.spec, self.changed
-        for name, row in zip(self.names, self.rows, strict=True):
-            found = changed.get(name) if changed else None
-            yield name, spec(row) if found is None else found.spec
+        """Iterate over names with dtypes and shapes."""
+        shapes = self.shapes()
+        return ((name, TensorSpec(dtype, shapes[name])) for name, dtype in self.dtypes().items())
+
+    def _by_name(self, of_row: list[_T]) -> dict[str, _T]:
+        rows = self.rows
+        if rows == range(len(of_row)):
+            return dict(zip(self.names, of_row, strict=True))
+        pairs = zip(self.names, rows, strict=True)
+        return {name: of_row[row] for name, row in pairs if row >= 0}
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such a tensor."""

@@ -83,7 +83,7 @@ class Placement:
     source_file: Int64s
     source_offset: Int64s
     checksum: NDArray[np.uint32]
-    payloads: Mapping[int, bytes] = field(default_factory=dict)
+    payloads: Mapping[int, bytes | memoryview] = field(default_factory=dict)
     folder: str | None = None
     companions: tuple[tuple[str, str], ...] = ()
 

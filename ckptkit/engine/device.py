@@ -225,7 +225,7 @@ class TensorFlowDevice:
         tf = self._tf
         tensors = []
         for part in present:
-            raw = _aligned(np.ascontiguousarray(part).view(_carrier(part.dtype.name)))
+            raw = _aligned(np.asarray(part, order="C").view(_carrier(part.dtype.name)))
             tensors.append(tf.experimental.dlpack.from_dlpack(raw.__dlpack__()))
         with tf.device(self._device()):
             result = traced(*tensors)

@@ -157,12 +157,14 @@ def evaluate(tensor: Tensor, box: Box, read: Needs, run: Runs) -> Array:
     inside = selection.within(box)
     if inside is None:
         return base
-    current = np.ascontiguousarray(base[inside.index()]) if uses(kernel, 0) else None
+    # The ellipsis makes a view, also where integers pick a single element.
+    part = base[(*inside.index(), ...)]
+    current = np.asarray(part, order="C") if uses(kernel, 0) else None
     others = [
         evaluate(parent, at, read, run)
         for parent, at in _region_inputs(source, selection, inside, box)
     ]
-    base[inside.index()] = run(kernel, [current, *others], tensor.spec.dtype)
+    part[...] = run(kernel, [current, *others], tensor.spec.dtype)
     return base
 
 
@@ -198,17 +200,6 @@ def read_bytes(tensor: Tensor, box: Box) -> int:
             found = spans(piece.box.shape, inside, tensor.spec.itemsize, CHUNK)
             total += sum(span.length for span in found)
     return total
-
-
-def leaves(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the stored tensors that a tensor is computed from."""
-    if isinstance(tensor.source, Stored):
-        yield tensor
-        return
-    kernel = tensor.source.kernel
-    for number, parent in enumerate(tensor.source.parents):
-        if tensor.source.region is not None or uses(kernel, number):
-            yield from leaves(parent)
 
 
 def base_of(tensor: Tensor) -> Tensor | None:

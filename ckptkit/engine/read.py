@@ -112,7 +112,8 @@ def read_region(
     """
     selection = region.resolve(tensor.spec.shape)
     if tensor.spec.kind in {"string", "variant"}:
-        return np.asarray(read_tensor(sources, name, tensor, decode)[selection.index()])
+        # The ellipsis keeps a single element an array: as bytes it would lose zeros at its end.
+        return read_tensor(sources, name, tensor, decode)[(*selection.index(), ...)]
     _readable(name, tensor.spec)
     return read_selection(sources, tensor, selection).reshape(selection.shape)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ckptkit import _native
 from ckptkit.engine.device import choose, device_from
 from ckptkit.engine.ledger import FlatSums, Ledger, Part
 from ckptkit.engine.steps import (
@@ -169,14 +170,38 @@ def _give(
     byteorder: str,
 ) -> int:
     """Write the values that are given whole; return how many bytes that were."""
-    for item, payload in placement.payloads.items():
-        algorithm, count = algorithms[item]
-        stream = digest(algorithm, count, byteorder)
-        stream.update(payload)
-        ledger.checksums[item] = stream.value()
-        target = worker.targets.file(targets[placement.shard[item]])
-        target.write(payload, int(placement.offset[item]))
-    return sum(map(len, placement.payloads.values()))
+    total = 0
+    for run in _neighbours(placement):
+        payloads = [placement.payloads[item] for item in run]
+        joined = payloads[0] if len(run) == 1 else b"".join(payloads)
+        if {algorithms[item][0] for item in run} == {"crc32c"}:
+            ends = np.cumsum(placement.size[run])
+            sums = np.frombuffer(_native.crc32c_segments(joined, ends), np.uint32)
+            ledger.checksums[run] = sums
+        else:
+            for item, payload in zip(run, payloads, strict=True):
+                stream = digest(*algorithms[item], byteorder)
+                stream.update(payload)
+                ledger.checksums[item] = stream.value()
+        target = worker.targets.file(targets[placement.shard[run[0]]])
+        target.write(joined, int(placement.offset[run[0]]))
+        total += len(joined)
+    return total
+
+
+def _neighbours(placement: Placement) -> Iterator[list[int]]:
+    """Yield given items that lie side by side, in runs of about a chunk."""
+    run: list[int] = []
+    held = 0
+    for item in sorted(placement.payloads):
+        joins = run and item == run[-1] + 1 and placement.shard[item] == placement.shard[run[0]]
+        if run and (held >= MAX_CHUNK or not joins):
+            yield run
+            run, held = [], 0
+        run.append(item)
+        held += len(placement.payloads[item])
+    if run:
+        yield run
 
 
 class _Steps:

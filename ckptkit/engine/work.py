@@ -13,7 +13,6 @@ from ckptkit.engine.program import (
     Chains,
     Leaf,
     base_of,
-    leaves,
     read_bytes,
     reads,
     touches,
@@ -221,12 +220,13 @@ def _checks(boxes: Sequence[Boxed]) -> Iterator[Check]:
     """Yield the pieces that boxes read and that are not checked on the way."""
     seen: set[Extent] = set()
     for boxed in boxes:
-        for leaf in leaves(boxed.tensor):
-            pieces = leaf.source.pieces if isinstance(leaf.source, Stored) else ()
-            for piece in pieces:
-                if piece is not boxed.base and piece.extent not in seen:
-                    seen.add(piece.extent)
-                    yield Check(boxed.name, piece)
+        for block in boxed.blocks:
+            for leaf, at in reads(boxed.tensor, block):
+                for piece in leaf.source.pieces if isinstance(leaf.source, Stored) else ():
+                    known = piece is boxed.base or piece.extent in seen
+                    if not known and piece.box.intersect(at) is not None:
+                        seen.add(piece.extent)
+                        yield Check(boxed.name, piece)
 
 
 class _Computed:

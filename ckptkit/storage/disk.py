@@ -36,8 +36,6 @@ _NOT_IN_KERNEL: Final = {
     errno.ENOSYS,
     errno.EOPNOTSUPP,
     errno.EPERM,
-    errno.ETXTBSY,
-    errno.EBADF,
 }
 
 

@@ -38,15 +38,16 @@ def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
         raise CorruptError(error.message, offset=error.offset) from None
 
 
-def encode(elements: Sequence[bytes], spec: TensorSpec) -> bytes:
+def encode(elements: Sequence[bytes], spec: TensorSpec, byteorder: str) -> bytes:
     """Return the stored bytes of a string or variant tensor.
 
     Args:
         elements: The elements in C order, as many as ``spec.count``.
         spec: Tells strings from variants.
+        byteorder: Of the machine that the bundle is for.
     """
     if spec.kind == "string":
-        header, _ = _native.strings_encode(array("q", map(len, elements)))
+        header, _ = _native.strings_encode(array("q", map(len, elements)), byteorder == "big")
         return b"".join([header, *elements])
     ends = array("q")
     total = 0

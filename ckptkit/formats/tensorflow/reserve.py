@@ -86,7 +86,7 @@ class _Item(NamedTuple):
     row: int
     size: int
     derived: bool
-    payload: bytes | None = None
+    payload: bytes | memoryview | None = None
 
 
 class _Items:
@@ -100,7 +100,7 @@ class _Items:
         plain = np.ones(len(rows), bool)
         plain[special] = False
         several = [item for at in special for item in _items_of(catalog, at)]
-        self.payloads: dict[int, bytes] = {}
+        self.payloads: dict[int, bytes | memoryview] = {}
         base = int(plain.sum())
         for number, item in enumerate(several, start=base):
             if item.payload is not None:
@@ -158,23 +158,27 @@ def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
     if tensor.spec.dtype not in CODES:
         msg = f"a TensorFlow checkpoint cannot hold {tensor.spec.dtype}"
         raise UnsupportedError(msg, tensor=name)
-    payload = _payload(tensor)
+    old = [slice_row for _, slice_row in slices]
+    if tensor.boxes != tuple(box for box, _ in slices):
+        old = [row] * len(tensor.boxes)
+    payload = _payload(tensor, catalog.columns.byteorder)
     if payload is not None:
-        yield _Item(at, 0, row, len(payload), derived=True, payload=payload)
+        yield _Item(at, 0, old[0], len(payload), derived=True, payload=payload)
         return
     for part, box in enumerate(tensor.boxes):
-        old = slices[part][1] if part < len(slices) and len(tensor.boxes) > 1 else row
-        yield _Item(at, part, old, box.count * tensor.spec.itemsize, derived=True)
+        size = box.count * tensor.spec.itemsize
+        yield _Item(at, part, old[part], size, derived=True)
 
 
-def _payload(tensor: Tensor) -> bytes | None:
-    """Return the encoded values of a tensor that is given whole, None for computed ones."""
+def _payload(tensor: Tensor, byteorder: str) -> bytes | memoryview | None:
+    """Return the stored bytes of a tensor that is given whole, None where they are computed."""
     kernel = tensor.source.kernel if isinstance(tensor.source, Derived) else None
     if not isinstance(kernel, Constant) or len(tensor.boxes) > 1:
         return None
     if tensor.spec.kind in {"string", "variant"}:
-        return encode(kernel.elements, tensor.spec)
-    return kernel.payload
+        return encode(kernel.elements, tensor.spec, byteorder)
+    # Given numbers are little-endian; for the other order the engine makes blocks of them.
+    return kernel.payload if byteorder == "little" else None
 
 
 def _cut(catalog: Catalog, items: _Items, order: Int64s, layout: Layout) -> tuple[Int64s, int]:

@@ -115,7 +115,9 @@ class _Records:
             numbers.sort(key=placement.part.__getitem__)
             name = catalog.names[at]
             tensor = catalog.changed.get(name) or catalog.columns.tensor(catalog.rows[at])
-            if len(numbers) == 1:
+            slices = catalog.columns.parts.get(catalog.rows[at], ())
+            # A tensor may be in a single slice, and then stays so.
+            if len(numbers) == 1 and tensor.boxes != tuple(box for box, _ in slices):
                 self._correct_plain(tensor, catalog.rows[at], numbers[0])
             else:
                 whole.append((name, self._correct_sliced(name, tensor, catalog.rows[at], numbers)))

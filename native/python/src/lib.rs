@@ -22,7 +22,7 @@ mod tables;
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use crate::checks::{crc32c_unmask_column, entries_check};
+    use crate::checks::{crc32c_unmask_column, entries_check, shapes_decode};
     #[pymodule_export]
     use crate::checksums::{
         crc32, crc32_combine, crc32_patch, crc32c, crc32c_combine, crc32c_mask, crc32c_patch,

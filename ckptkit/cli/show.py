@@ -1,0 +1,74 @@
+"""``ckptkit show``: the values of one tensor, or of a region, or figures about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ckptkit.cli.session import Session, json_option
+from ckptkit.cli.text import counted, human_size
+
+if TYPE_CHECKING:
+    from ckptkit.api import Checkpoint
+    from ckptkit.model import Region
+
+SHOWN: Final = 1000
+"""Elements that are printed in full; of more, the corners are."""
+
+
+@click.command("show", short_help="Show values, or figures about them.")
+@click.argument("path", type=click.Path())
+@click.argument("name", metavar="NAME[REGION]")
+@click.option("--stats", is_flag=True, help="Show count, range, mean and so on, not values.")
+@json_option
+@click.pass_obj
+def command(session: Session, /, path: str, name: str, *, stats: bool) -> None:
+    """Show the tensor NAME of the checkpoint at PATH, or a part of it: "dense/kernel[:, 1]".
+
+    Only the bytes that are shown are read. The figures of --stats are about the finite values,
+    read block by block, so that memory does not grow with the tensor.
+    """
+    import ckptkit
+
+    with ckptkit.open(path) as checkpoint:
+        found, region = _split(checkpoint, name)
+        from ckptkit.cli.values import Chosen
+
+        chosen = Chosen.of(checkpoint[found], region)
+        figures = chosen.stats() if stats else None
+        if session.json:
+            values = None if stats else chosen.everything()
+            session.emit({**_head(chosen), "values": values, "stats": figures})
+            return
+        tensor = chosen.tensor
+        size = f"{counted(chosen.count, 'element')} of {human_size(tensor.nbytes)} stored"
+        session.say(f"{found}{region or ''}: {tensor.spec}, {size}")
+        if figures is None:
+            session.say(chosen.preview(SHOWN))
+        else:
+            for label, figure in figures.items():
+                session.say(f"  {label:<7}{figure!s:>24}")
+
+
+def _head(chosen: Any) -> dict[str, Any]:
+    tensor = chosen.tensor
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "region": None if chosen.region is None else str(chosen.region),
+    }
+
+
+def _split(checkpoint: Checkpoint, text: str) -> tuple[str, Region | None]:
+    """Tell the name from the region; a name may have brackets of its own."""
+    name, bracket, _ = text.rpartition("[")
+    if text in checkpoint or not (bracket and text.endswith("]")):
+        return text, None
+    from ckptkit.edits import quoted
+    from ckptkit.language import parse
+
+    # A region is written as in an edit, so the language reads it, and complains about it.
+    edit: Any = parse(f"{quoted(name)}{text[len(name) :]} = 0")
+    return name, edit.region

@@ -1,0 +1,1 @@
+"""TensorFlow as the oracle, both ways."""
