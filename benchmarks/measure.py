@@ -13,11 +13,12 @@ import glob
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -87,8 +88,13 @@ class Apart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it, at once: it has told all, and holds nothing that needs care."""
+        """End it at once, and what it started: it has told all."""
+        pid = self._process.pid
+        if self._pipe.closed or pid is None:
+            return
         self._pipe.close()
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         self._log.close()
@@ -96,17 +102,17 @@ class Apart:
 
 def _serve(pipe: Connection, log: str) -> None:
     """Answer calls until the other end closes; what libraries chatter goes to a log."""
+    # A group of its own: Ctrl-C is for the other end, which then ends all that runs here.
+    os.setpgid(0, 0)
     with open(log, "wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     while True:
         try:
             function = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             pipe.send((None, function()))
-        except KeyboardInterrupt:
-            return
         except Exception:  # noqa: BLE001 - the other end is told of everything
             pipe.send((traceback.format_exc(), None))
 

@@ -294,7 +294,7 @@ class Draft:
             origin.source,
             origin.catalog,
             self.catalog,
-            os.path.abspath(destination),
+            os.fspath(destination),
             layout,
             self.edits,
             self.notes,
@@ -325,9 +325,8 @@ def save(
 
     given = {name: encode(values, copy=False) for name, values in tensors.items()}
     catalog = Catalog.of({name: Tensor(one.spec, Derived(one)) for name, one in given.items()})
-    where = os.path.abspath(os.fspath(path))
-    writer = by_name(format)
-    return build_plan(writer, None, Catalog.of({}), catalog, where, layout, (), (), ()).run()
+    empty, where = Catalog.of({}), os.fspath(path)
+    return build_plan(by_name(format), None, empty, catalog, where, layout, (), (), ()).run()
 
 
 def diff(

@@ -7,14 +7,13 @@ memory in the same way.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import shlex
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptkit.engine.device import import_tensorflow
 from ckptkit.errors import EditError
 
 if TYPE_CHECKING:
@@ -182,33 +181,12 @@ def _command(prefix: str, destination: str, edits: tuple[str, ...]) -> str:
 
 
 def _tensorflow() -> Any:
-    """Import TensorFlow without the pages that it logs on the way."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # With oneDNN the same network may predict other last bits on another run.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     if importlib.util.find_spec("tensorflow") is None:
         msg = "the demo compares with TensorFlow: pip install 'ckptkit[tensorflow]'"
         raise EditError(msg)
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
-    with _hushed():
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
-    return tf
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what C++ code says from standard error: it speaks before it can be told not to."""
-    sys.stderr.flush()
-    voice, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(voice, 2)
-        os.close(voice)
-        os.close(nowhere)
+    return import_tensorflow()
 
 
 def _network() -> Any:
@@ -230,8 +208,10 @@ def _network() -> Any:
         def call(self, pictures: Any) -> Any:
             return self.dense(self.pool(self.conv2(self.conv1(pictures))))
 
-    network = Network()
-    network(tf.zeros(PICTURES))
+    # One processor gives the same bits every time, which a GPU does not promise.
+    with tf.device("/cpu:0"):
+        network = Network()
+        network(tf.zeros(PICTURES))
     return network
 
 
@@ -243,5 +223,6 @@ def _restored(prefix: str) -> Any:
 
 
 def _predict(model: Any, pictures: Array) -> Array:
-    found: Array = model(pictures).numpy()
+    with _tensorflow().device("/cpu:0"):
+        found: Array = model(pictures).numpy()
     return found

@@ -533,12 +533,11 @@ class Columns:
 
 
 def _restore_columns(*values: Any) -> Columns:
-    return Columns(
-        *(
-            memoryview(value[1]).cast(value[0]) if isinstance(value, tuple) else value
-            for value in values
-        )
-    )
+    restored: list[Any] = [
+        memoryview(value[1]).cast(value[0]) if isinstance(value, tuple) else value
+        for value in values
+    ]
+    return Columns(*restored)
 
 
 class Catalog(Mapping[str, Tensor]):

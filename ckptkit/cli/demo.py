@@ -69,6 +69,7 @@ def _list(session: Session, prefix: str) -> None:
     with ckptkit.open(prefix) as checkpoint:
         for name, spec in checkpoint.specs():
             session.say(f"  {name}  {spec}")
+    session.say("  The names are long; a glob such as **/dense/** saves writing them.")
 
 
 def _say(session: Session, outcome: Outcome) -> None:

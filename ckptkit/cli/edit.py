@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -107,16 +108,14 @@ def command(
     """
     import ckptkit
 
-    if dst is None:
-        msg = "editing in place is not available yet: give a destination, as in SRC DST"
-        raise click.UsageError(msg)
+    destination = _new(dst)
     statements = [*_lines(files), *edits]
     layout = _layout(shards, max_shard_size, rules)
     if not statements and layout == ckptkit.Layout():
         msg = "nothing to do: give an edit with -e, or a way to cut shards"
         raise click.UsageError(msg)
     with ckptkit.open(src) as checkpoint:
-        plan = checkpoint.edit(*statements).plan(dst, how, layout)
+        plan = checkpoint.edit(*statements).plan(destination, how, layout)
         session.say(str(plan))
         report = None
         if not dry_run:
@@ -126,6 +125,18 @@ def command(
             session.say(_told(report))
     if session.json:
         session.emit({"plan": plan.to_dict(), "report": report.to_dict() if report else None})
+
+
+def _new(dst: str | None) -> str:
+    if dst is None:
+        msg = "editing in place is not available yet: give a destination, as in SRC DST"
+        raise click.UsageError(msg)
+    if not dst or os.path.isdir(dst):
+        # A path that ends in a slash would name files beside the folder, not in it.
+        name = os.path.join(dst, "model")
+        msg = f"{dst!r} is a folder: the destination is a path that is not there yet, as {name!r}"
+        raise click.UsageError(msg)
+    return dst
 
 
 def _lines(files: tuple[TextIO, ...]) -> Iterator[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -13,10 +12,10 @@ from ckptkit.cli.session import Session, json_option
 from ckptkit.cli.text import Column, counted, human_size, printable, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from ckptkit.api import Checkpoint
-    from ckptkit.model import Columns, TensorSpec
+    from ckptkit.model import Box, Columns, TensorSpec
 
 SHORT: Final = (Column("name"), Column("dtype"), Column("shape"), Column("size", right=True))
 LONG: Final = (
@@ -27,8 +26,7 @@ LONG: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where stored bytes lie.
 
     Attributes:
@@ -46,27 +44,44 @@ class Place:
     checksum: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A tensor as a listing shows it.
 
     Attributes:
         name: Its name.
         spec: Dtype and shape.
-        nbytes: Stored bytes.
-        place: Where they lie; None if the tensor is stored in slices.
-        pieces: Its slices, each with first index and extent along every axis.
+        columns: The index.
+        number: Of its row there.
     """
 
     name: str
     spec: TensorSpec
-    nbytes: int
-    place: Place | None
-    pieces: tuple[tuple[Place, tuple[int, ...], tuple[int, ...]], ...] = ()
+    columns: Columns
+    number: int
+
+    @property
+    def slices(self) -> tuple[tuple[Box, int], ...]:
+        """The box and the row of every slice, if the tensor is stored in slices."""
+        return self.columns.parts.get(self.number, ())
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes."""
+        size, slices = self.columns.size, self.slices
+        return sum(size[at] for _, at in slices) if slices else size[self.number]
+
+    def place(self, number: int) -> Place:
+        """Return where the bytes of a row are."""
+        columns = self.columns
+        shard = columns.shard[number]
+        file = os.path.basename(columns.files.get(shard, ""))
+        checksum = f"{self.spec.algorithm}:{columns.checksum[number]:08x}"
+        return Place(shard, file, columns.offset[number], columns.size[number], checksum)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row, ready for JSON."""
-        place = self.place
+        slices = self.slices
+        place = None if slices else self.place(self.number)
         result: dict[str, Any] = {
             "name": self.name,
             "dtype": self.spec.dtype,
@@ -77,10 +92,10 @@ class Row:
             "offset": place.offset if place else None,
             "checksum": place.checksum if place else None,
         }
-        if self.pieces:
+        if slices:
             result["pieces"] = [
-                {**asdict(at), "start": list(start), "extent": list(extent)}
-                for at, start, extent in self.pieces
+                {**self.place(at)._asdict(), "start": list(box.start), "extent": list(box.shape)}
+                for box, at in slices
             ]
         return result
 
@@ -90,31 +105,28 @@ class Row:
         cells = (self.name, self.spec.dtype, f"[{shape}]", human_size(self.nbytes))
         if not long:
             return cells
-        if self.place is None:
-            return (*cells, "", "", counted(len(self.pieces), "slice"))
-        return (*cells, str(self.place.shard), str(self.place.offset), self.place.checksum)
+        if slices := self.slices:
+            return (*cells, "", "", counted(len(slices), "slice"))
+        place = self.place(self.number)
+        return (*cells, str(place.shard), str(place.offset), place.checksum)
 
 
-def rows(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[Row]:
-    """Yield a row for each name, straight from the columns of the index."""
+def rows(checkpoint: Checkpoint, patterns: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield tensors in the order of the index: all, or those that a pattern matches.
+
+    Raises:
+        EditError: A pattern matches nothing.
+    """
     catalog = checkpoint.catalog
-    columns = catalog.columns
-    for name in names:
-        row = catalog.row(name)
-        spec = columns.spec(row)
-        slices = columns.parts.get(row)
-        if slices is None:
-            yield Row(name, spec, columns.size[row], _place(columns, row, spec))
-            continue
-        pieces = tuple((_place(columns, at, spec), box.start, box.shape) for box, at in slices)
-        yield Row(name, spec, sum(place.nbytes for place, *_ in pieces), None, pieces)
+    columns, names, numbers = catalog.columns, catalog.names, catalog.rows
+    if patterns:
+        from ckptkit.edits import select
 
-
-def _place(columns: Columns, row: int, spec: TensorSpec) -> Place:
-    shard = columns.shard[row]
-    file = os.path.basename(columns.files.get(shard, ""))
-    checksum = f"{spec.algorithm}:{columns.checksum[row]:08x}"
-    return Place(shard, file, columns.offset[row], columns.size[row], checksum)
+        chosen = {name for pattern in patterns for name in select(catalog, pattern)}
+        names = [name for name in names if name in chosen]
+        numbers = [catalog.row(name) for name in names]
+    for name, number in zip(names, numbers, strict=True):
+        yield Row(name, columns.spec(number), columns, number)
 
 
 @click.command("ls", short_help="List tensors.")
@@ -132,37 +144,35 @@ def command(session: Session, /, path: str, patterns: tuple[str, ...], *, long: 
     import ckptkit
 
     with ckptkit.open(path) as checkpoint:
-        names = _chosen(checkpoint, patterns)
         if session.json:
-            _write_json(checkpoint, rows(checkpoint, names))
+            _write_json(checkpoint, rows(checkpoint, patterns))
         else:
-            _write_text(checkpoint, rows(checkpoint, names), long=long)
+            _write_text(rows(checkpoint, patterns), _place_of(checkpoint), long=long)
 
 
-def _chosen(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> Iterable[str]:
-    if not patterns:
-        return checkpoint
-    from ckptkit.edits import select
-
-    chosen = {name for pattern in patterns for name in select(checkpoint.catalog, pattern)}
-    return (name for name in checkpoint if name in chosen)
-
-
-def _write_json(checkpoint: Checkpoint, listing: Iterable[Row]) -> None:
+def _write_json(checkpoint: Checkpoint, listing: Iterator[Row]) -> None:
     """Print one object, row by row: a million tensors need not fit in memory twice."""
-    from ckptkit.cli.jsontext import dumps
+    import json
 
+    # What fails does so before the first byte is printed: an error is one object, too.
+    first = next(listing, None)
+    encode = json.JSONEncoder(ensure_ascii=True).encode
     write = sys.stdout.write
-    head = dumps({"format": checkpoint.format, "path": checkpoint.path})
+    head = encode({"format": checkpoint.format, "path": checkpoint.path})
     write(head[:-1] + ', "tensors": [')
-    between = "\n"
+    if first is not None:
+        write("\n" + encode(first.to_dict()))
     for row in listing:
-        write(between + dumps(row.to_dict()))
-        between = ",\n"
+        write(",\n" + encode(row.to_dict()))
     write("]}\n")
 
 
-def _write_text(checkpoint: Checkpoint, listing: Iterable[Row], *, long: bool) -> None:
+def _place_of(checkpoint: Checkpoint) -> str:
+    shards = counted(checkpoint.catalog.columns.shards, "shard")
+    return f"{checkpoint.format} checkpoint of {shards} at {checkpoint.path}"
+
+
+def _write_text(listing: Iterator[Row], where: str, *, long: bool) -> None:
     tensors = nbytes = 0
 
     def cells() -> Iterator[tuple[str, ...]]:
@@ -173,6 +183,4 @@ def _write_text(checkpoint: Checkpoint, listing: Iterable[Row], *, long: bool) -
             yield row.cells(long=long)
 
     write_table(LONG if long else SHORT, cells())
-    shards = counted(checkpoint.catalog.columns.shards, "shard")
-    where = f"{checkpoint.format} checkpoint of {shards} at {checkpoint.path}"
     click.echo(printable(f"{counted(tensors, 'tensor')}, {human_size(nbytes)}; {where}"))

@@ -46,14 +46,12 @@ class Bar:
             Progress,
             TextColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
 
         progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,

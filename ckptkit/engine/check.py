@@ -19,7 +19,14 @@ import numpy as np
 from ckptkit import _native
 from ckptkit.engine.compare import Difference, compare
 from ckptkit.engine.crew import Scratch, each
-from ckptkit.errors import CkptError, ConflictError, FormatError, UnknownFormatError
+from ckptkit.errors import (
+    CkptError,
+    ConflictError,
+    CorruptError,
+    FormatError,
+    UnknownFormatError,
+    UnsupportedError,
+)
 from ckptkit.formats import find
 from ckptkit.model import Columns, Region, TensorSpec
 from ckptkit.storage.digest import digest
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from ckptkit.model import Box, Catalog, Source
 
     Int64s = NDArray[np.int64]
+    Severity = Literal["error", "warning"]
     Progress = Callable[[int, int], object]
 
 __all__ = ["Difference", "Problem", "Verdict", "compare", "verify", "verify_path"]
@@ -62,7 +70,7 @@ class Problem:
     tensor: str | None
     offset: int | None
     message: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -164,6 +172,7 @@ class _Finding(NamedTuple):
     row: int
     offset: int
     message: str
+    severity: Severity = "error"
 
 
 def _checksums(
@@ -190,7 +199,7 @@ def _checksums(
     cells = itertools.chain.from_iterable(shard.cells() for shard in shards)
     each(itertools.chain((text.check for text in texts), cells), CELL, tick)
     found = [(job.path, finding) for job in jobs for finding in job.findings()]
-    checked = sum(shard.claimed for shard in shards) + sum(text.nbytes for text in texts)
+    checked = sum(job.checked for job in jobs)
     return _name(catalog, found), checked
 
 
@@ -215,8 +224,8 @@ class _Shard:
 
     Attributes:
         path: The file.
-        claimed: Bytes that its tensors claim.
-        nbytes: Bytes that will be read.
+        checked: Bytes of its tensors.
+        nbytes: Bytes that will be read: fewer, where tensors share some.
     """
 
     def __init__(self, columns: Columns, sources: Sources, path: str, rows: Int64s) -> None:
@@ -228,7 +237,7 @@ class _Shard:
         size = np.asarray(columns.size)[rows]
         self._end = self._start + size
         self._wanted = np.asarray(columns.checksum)[rows]
-        self.claimed = int(size.sum())
+        self.checked = int(size.sum())
         used = size > 0
         self._edges = _edges(self._start[used], self._end[used])
         count = max(len(self._edges) - 1, 0)
@@ -331,6 +340,7 @@ class _Texts:
 
     Attributes:
         path: The file.
+        checked: Bytes of the tensors that were compared so far.
         nbytes: Bytes that will be read.
     """
 
@@ -341,6 +351,7 @@ class _Texts:
         self._sources = sources
         self._rows = rows
         self._found: list[_Finding] = []
+        self.checked = 0
         self.nbytes = sum(columns.size[row] for row in rows)
 
     def check(self, scratch: Scratch) -> int:
@@ -349,10 +360,13 @@ class _Texts:
             start = self._columns.offset[row]
             try:
                 self._check_row(row, scratch)
-            except CkptError as error:
-                at = error.offset or 0
-                at = at if isinstance(error, ConflictError) else start + at
-                self._found.append(_Finding(row, at, error.message))
+                self.checked += self._columns.size[row]
+            except UnsupportedError as error:
+                self._found.append(_Finding(row, start, error.message, "warning"))
+            except ConflictError as error:
+                self._found.append(_Finding(row, error.offset or 0, error.message))
+            except CorruptError as error:
+                self._found.append(_Finding(row, start + (error.offset or 0), error.message))
         return self.nbytes
 
     def _check_row(self, row: int, scratch: Scratch) -> None:
@@ -391,7 +405,8 @@ def _name(catalog: Catalog, found: list[tuple[str, _Finding]]) -> list[Problem]:
     for path, finding in found:
         name, slice_ = owners[finding.row]
         where = "" if slice_ is None else f"slice {_text(slice_)}: "
-        problems.append(Problem(path, name, finding.offset, where + finding.message))
+        text = where + finding.message
+        problems.append(Problem(path, name, finding.offset, text, finding.severity))
     return problems
 
 

@@ -7,9 +7,11 @@ as integers of the same width, and out as the memory that the operation filled.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -92,7 +94,8 @@ def choose(name: DeviceName, work: Work) -> str | None:
         raise EditError(msg)
     if not has_tensorflow:
         return "numpy"
-    if any(map(os.path.exists, _GPU_FILES)) and _import().config.list_logical_devices("GPU"):
+    may_have_gpu = any(map(os.path.exists, _GPU_FILES))
+    if may_have_gpu and import_tensorflow().config.list_logical_devices("GPU"):
         return "gpu"
     pays = work.bytes_computed >= WORTH_IMPORTING
     return "cpu" if pays or any(kernel.callable_kernel for kernel in kernels) else "numpy"
@@ -128,11 +131,12 @@ def device_from(name: DeviceName) -> Device:
     """
     if name == "numpy":
         return NumpyDevice()
-    kind, _, number = name.partition(":")
-    if kind not in {"cpu", "gpu"} or not (number.isdecimal() or not _):
+    kind, colon, number = name.partition(":")
+    if kind not in {"cpu", "gpu"} or bool(colon) != number.isdecimal():
         msg = f"unknown device {name!r}; there are auto, numpy, cpu, gpu, and gpu:1 and so on"
         raise EditError(msg)
-    found = [device.name for device in _import().config.list_logical_devices(kind.upper())]
+    devices = import_tensorflow().config.list_logical_devices(kind.upper())
+    found = [device.name for device in devices]
     if number:
         found = found[int(number) : int(number) + 1]
     if not found:
@@ -141,25 +145,41 @@ def device_from(name: DeviceName) -> Device:
     return TensorFlowDevice(name, found)
 
 
-def _import() -> Any:
-    """Import TensorFlow, quietly.
+def import_tensorflow() -> Any:
+    """Import TensorFlow without what its C++ code has to say about machine and build.
 
     Raises:
         EditError: It is not installed.
     """
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow as tf
+        with _hushed():
+            import tensorflow as tf
+
+            for gpu in tf.config.list_physical_devices("GPU"):
+                # By default TensorFlow takes all memory of a GPU that others may be using.
+                tf.config.experimental.set_memory_growth(gpu, enable=True)
+            tf.config.list_logical_devices()
     except ImportError:
-        msg = "this device needs tensorflow: pip install 'ckptkit[tensorflow]'"
+        msg = "this needs tensorflow: pip install 'ckptkit[tensorflow]'"
         raise EditError(msg) from None
-    for gpu in tf.config.list_physical_devices("GPU"):
-        try:
-            # By default TensorFlow takes all memory of a GPU that somebody else may be using.
-            tf.config.experimental.set_memory_growth(gpu, enable=True)
-        except (RuntimeError, ValueError):
-            break
     return tf
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what C++ code says from standard error: it speaks before it can be told not to."""
+    sys.stderr.flush()
+    voice, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(voice, 2)
+        os.close(voice)
+        os.close(nowhere)
 
 
 class TensorFlowOps:
@@ -207,7 +227,7 @@ class TensorFlowDevice:
     def __init__(self, name: str, devices: Sequence[str]) -> None:
         """Use the logical devices of these names."""
         self.name = name
-        self._tf = _import()
+        self._tf = import_tensorflow()
         self._ops = TensorFlowOps(self._tf)
         self._devices = devices
         self._next = itertools.count()

@@ -151,8 +151,8 @@ class Plan:
             f"{self.how} to {self.destination}",
             *(f"  {edit}" for edit in self.edits),
             (
-                f"  {given['tensors']:,} tensors, {self.tensors_changed:,} with new values,"
-                f" in {given['shards']:,} shards"
+                f"  {_many(given['tensors'], 'tensor')}, {self.tensors_changed:,} with new values,"
+                f" in {_many(given['shards'], 'shard')}"
             ),
             *(
                 f"  {label:<9}{given[key]:>20,} bytes"
@@ -276,7 +276,8 @@ def build_plan(
     Raises:
         EditError: There is something at the destination, or the format refuses the edit.
     """
-    placement = writer.reserve(before, after, source, destination, layout)
+    where = _destination(destination)
+    placement = writer.reserve(before, after, source, where, layout)
     taken = [placement.folder] if placement.folder else [*placement.files, placement.index]
     for path in taken:
         if os.path.lexists(path):
@@ -292,7 +293,7 @@ def build_plan(
     return Plan(
         "copy",
         source,
-        destination,
+        where,
         before,
         after,
         placement,
@@ -306,6 +307,23 @@ def build_plan(
         (*stamps, *map(stamp, carried)),
         writer,
     )
+
+
+def _destination(path: str) -> str:
+    """Return a destination as an absolute path.
+
+    Raises:
+        EditError: It has no name of its own, or is a folder.
+    """
+    if not os.path.basename(path) or os.path.basename(path) in {".", ".."} or os.path.isdir(path):
+        example = os.path.join(path, "model")
+        msg = f"the destination is a folder; give the result a name in it, such as {example!r}"
+        raise EditError(msg, path=path)
+    return os.path.abspath(path)
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def check_how(how: str) -> None:

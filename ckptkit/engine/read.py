@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -11,9 +12,9 @@ import numpy as np
 
 from ckptkit import _native
 from ckptkit.engine.blocks import cut, spans
-from ckptkit.errors import CkptError, CorruptError, UnsupportedError
+from ckptkit.errors import CkptError, CorruptError, FormatError, UnsupportedError
 from ckptkit.kernels import numpy_dtype
-from ckptkit.model import DTYPES, Box, Region, Selection, Stored, Tensor, TensorSpec
+from ckptkit.model import DTYPES, MAX_BYTES, Box, Region, Selection, Stored, Tensor, TensorSpec
 from ckptkit.storage.digest import digest
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ CHUNK: Final = 4 << 20
 
 ALIGNMENT: Final = 64
 """Bytes at a multiple of which TensorFlow wants its memory to start."""
+
+MAX_AXES: Final = 63
+"""NumPy has 64, of which one is for the bytes of an element."""
+
+MAX_ITEM: Final = 16
+"""No element takes more bytes."""
 
 THREADS: Final = min(len(os.sched_getaffinity(0)), 8)
 """Threads that read one tensor; more do not help a disk or a memory bus."""
@@ -69,6 +76,7 @@ def read_tensor(
         UnsupportedError: The dtype cannot be read.
     """
     spec, stored = tensor.spec, _stored(tensor)
+    _check_shape(spec, name)
     out: Array
     if spec.kind in {"string", "variant"}:
         out = np.empty(spec.shape, object)
@@ -110,6 +118,7 @@ def read_region(
         EditError: The region does not fit the shape.
         UnsupportedError: The dtype cannot be read.
     """
+    _check_shape(tensor.spec, name)
     selection = region.resolve(tensor.spec.shape)
     if tensor.spec.kind in {"string", "variant"}:
         # The ellipsis keeps a single element an array: as bytes it would lose zeros at its end.
@@ -127,6 +136,7 @@ def read_blocks(
         UnsupportedError: The dtype has no blocks.
     """
     _readable(name, tensor.spec)
+    _check_shape(tensor.spec, name)
     for box in cut(Box.whole(tensor.spec.shape), tensor.spec.itemsize, nbytes):
         yield box, read_box(sources, tensor, box)
 
@@ -144,6 +154,7 @@ def read_selection(
 ) -> Array:
     """Return the selected elements, all axes kept, in native byte order."""
     spec, stored = tensor.spec, _stored(tensor)
+    _check_shape(spec)
     item = spec.itemsize
     raw = allocate(selection.size * item)
     target = raw.reshape(*selection.count, item)
@@ -214,6 +225,16 @@ def _readable(name: str, spec: TensorSpec) -> None:
         raise UnsupportedError(msg, tensor=name)
 
 
+def _check_shape(spec: TensorSpec, name: str | None = None) -> None:
+    """Refuse shapes that a file can hold but an array in memory cannot, empty ones included."""
+    if len(spec.shape) > MAX_AXES:
+        msg = f"arrays have at most {MAX_AXES} axes, this tensor has {len(spec.shape)}"
+        raise UnsupportedError(msg, tensor=name)
+    if math.prod(size or 1 for size in spec.shape) > MAX_BYTES // MAX_ITEM:
+        msg = f"the shape {list(spec.shape)} is too large for an array, even an empty one"
+        raise UnsupportedError(msg, tensor=name)
+
+
 def _payload(sources: Sources, name: str, piece: Piece, *, verify: bool) -> Bytes:
     """Read the bytes of a piece, many threads at a time, and check them."""
     extent = piece.extent
@@ -255,16 +276,16 @@ def _elements(
             stream.update(raw)
             check(name, piece, stream.value())
         return decode(raw, part, byteorder)
-    except CorruptError as error:
+    except FormatError as error:
         raise locate(error, name, piece) from None
 
 
-def locate(error: CorruptError, name: str, piece: Piece) -> CorruptError:
+def locate(error: FormatError, name: str, piece: Piece) -> FormatError:
     """Return an error inside a payload as one that names tensor, file, and byte offset."""
     if error.path is not None:
         return error
     offset = piece.extent.offset + (error.offset or 0)
-    return CorruptError(error.message, path=piece.extent.path, tensor=name, offset=offset)
+    return type(error)(error.message, path=piece.extent.path, tensor=name, offset=offset)
 
 
 def check(name: str, piece: Piece, found: int) -> None:

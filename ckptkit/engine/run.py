@@ -137,9 +137,13 @@ def run_work(
         msg = f"{memory} bytes of memory are too few; the least is {MIN_MEMORY}"
         raise EditError(msg)
     name = choose(device, work)
-    threads = max(1, min(len(os.sched_getaffinity(0)), memory // MIN_MEMORY))
+    # The standard executors keep to themselves how many workers they have.
+    workers = getattr(executor, "_max_workers", len(os.sched_getaffinity(0)))
+    threads = max(1, min(workers, memory // MIN_MEMORY))
     limit = MAX_DEVICE_CHUNK if name is not None and name.startswith("gpu") else MAX_CHUNK
     chunk = min(limit, memory // (threads * SHARES))
+    # Steps that wait keep workers busy; where there are more workers, all of them would run.
+    window = threads if workers > threads else 2 * threads
     settings = Settings(secrets.token_hex(8), name or "numpy")
     worker = _WORKERS[settings.token] = Worker(disk, device_from(settings.device))
     ledger = Ledger(placement)
@@ -148,7 +152,7 @@ def run_work(
     pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
     flusher = _Flusher(worker, targets)
     try:
-        drive = _Drive(pool, settings, 2 * threads, progress, flusher)
+        drive = _Drive(pool, settings, window, progress, flusher)
         traffic = drive.run(queue)
         traffic.written += _give(placement, worker, targets, ledger, algorithms, byteorder)
         ledger.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ckptkit import _native
-from ckptkit.errors import CorruptError
+from ckptkit.errors import CorruptError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -42,10 +42,16 @@ def digest(algorithm: Algorithm, count: int, byteorder: str = "little") -> Diges
         algorithm: Which one.
         count: Number of elements of the tensor, for streams that are parsed.
         byteorder: Of the machine that wrote the stream.
+
+    Raises:
+        UnsupportedError: Variants of a big-endian machine, which no reader takes.
     """
     if algorithm == "crc32c-strings":
         return _Strings(count, big_endian=byteorder == "big")
     if algorithm == "crc32c-variants":
+        if byteorder == "big":
+            msg = "variants in a big-endian checkpoint cannot be read"
+            raise UnsupportedError(msg)
         return _Variants(count)
     return _Plain(algorithm)
 
@@ -177,6 +183,9 @@ class _Variants:
                 msg = "the length of a variant takes more than 10 bytes"
                 raise CorruptError(msg, offset=self._position)
             return 0
+        if end and not data[end]:
+            msg = "the length of a variant is not a minimal varint"
+            raise CorruptError(msg, offset=self._position)
         length = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(data[: end + 1]))
         if length >> 63:
             msg = f"a variant of {length} bytes"

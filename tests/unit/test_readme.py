@@ -99,7 +99,7 @@ def test_the_three_line_example_has_three_lines():
 def test_statements_of_the_language_parse():
     from ckptkit.language import parse
 
-    listed = blocks("")[0].splitlines()
+    listed = blocks("text")[0].splitlines()
     assert len(listed) == 9
     for line in listed:
         parse(re.split(r" {3,}", line)[0])

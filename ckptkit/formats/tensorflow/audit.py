@@ -22,8 +22,13 @@ def audit_index(prefix: str, catalog: Catalog, warn: Warn) -> None:
     """Report odd bytes in an index, missing shards, tensors that share bytes, and dead bytes."""
     path = prefix + INDEX
     with open(path, "rb") as file:
-        for offset, message in _native.table_warnings(file.read()):
-            warn(path, offset, message)
+        content = file.read()
+    try:
+        findings = _native.table_warnings(content)
+    except _native.DecodeError as error:
+        findings = [(error.offset, error.message)]
+    for offset, message in findings:
+        warn(path, offset, message)
     _audit_shards(prefix, catalog, warn)
     _audit_overlaps(catalog, warn)
 
@@ -48,14 +53,14 @@ def _audit_overlaps(catalog: Catalog, warn: Warn) -> None:
     order = np.lexsort((offset, shard))
     shard, offset, end = shard[order], offset[order], (offset + size)[order]
     for number, path in columns.files.items():
-        mine = shard == number
-        starts = offset[mine]
-        furthest = np.maximum.accumulate(np.concatenate([[0], end[mine]]))
-        shared = np.flatnonzero(starts < furthest[:-1])
+        mine = slice(*np.searchsorted(shard, [number, number + 1]).tolist())
+        starts, ends = offset[mine], end[mine]
+        furthest = np.maximum.accumulate(np.concatenate([np.zeros(1, np.int64), ends]))[:-1]
+        shared = np.flatnonzero(starts < furthest)
         for at in shared[:MAX_FINDINGS].tolist():
-            text = f"bytes {starts[at]} to {min(int(furthest[at]), int(end[mine][at]))}"
+            text = f"bytes {starts[at]} to {min(int(furthest[at]), int(ends[at]))}"
             warn(path, int(starts[at]), f"{text} belong to more than one tensor")
-        covered = np.maximum(end[mine] - np.maximum(starts, furthest[:-1]), 0).sum()
+        covered = np.maximum(ends - np.maximum(starts, furthest), 0).sum()
         dead = os.path.getsize(path) - int(covered)
-        if dead:
+        if dead > 0:
             warn(path, None, f"{dead} bytes belong to no tensor; a copy leaves them out")

@@ -26,14 +26,14 @@ def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
     try:
         if spec.kind == "string":
             start, ends, _ = _native.strings_decode(view, spec.count, byteorder == "big")
-            bounds = [start, *(start + end for end in memoryview(ends).cast("q"))]
-            return [bytes(view[a:b]) for a, b in itertools.pairwise(bounds)]
+            bounds = itertools.chain([0], memoryview(ends).cast("q"))
+            return [bytes(view[start + a : start + b]) for a, b in itertools.pairwise(bounds)]
         if byteorder == "big":
             msg = "variants in a big-endian checkpoint"
             raise UnsupportedError(msg)
         spans, _ = _native.variants_decode(view, spec.count)
-        limits = memoryview(spans).cast("q").tolist()
-        return [bytes(view[a:b]) for a, b in zip(limits[::2], limits[1::2], strict=True)]
+        limits = iter(memoryview(spans).cast("q"))
+        return [bytes(view[a:b]) for a, b in zip(limits, limits, strict=True)]
     except _native.DecodeError as error:
         raise CorruptError(error.message, offset=error.offset) from None
 

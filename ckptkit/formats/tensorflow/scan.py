@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -12,14 +13,22 @@ from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
 from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path
 from ckptkit.formats.tensorflow.slices import join_slices
 from ckptkit.model import Catalog, Columns
+from ckptkit.storage.disk import MAX_TRANSFER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 MAGIC: Final = bytes.fromhex("57fb808b247547db")
-DECODED_SLACK: Final = 64 << 20
-"""Bytes that decoded keys and values may take beyond the length of the index itself."""
+DECODED_SLACK: Final = 16 << 20
+"""Bytes that decoded keys and values may take in any case."""
+
+DECODED_FACTOR: Final = 8
+"""Times the length of the index that they may take beyond that.
+
+Long names that differ in their last digits take several times their stored bytes; a few KiB
+that claim to be GiB do not get far.
+"""
 
 BUNDLE_VERSION: Final = 1
 BIG_ENDIAN: Final = 1
@@ -35,7 +44,8 @@ def scan_index(prefix: str) -> Catalog:
     path = prefix + INDEX
     index = _read_index(path)
     try:
-        keys, key_ends, values, value_ends = _native.table_decode(index, len(index) + DECODED_SLACK)
+        limit = DECODED_FACTOR * len(index) + DECODED_SLACK
+        keys, key_ends, values, value_ends = _native.table_decode(index, limit)
     except _native.DecodeError as error:
         raise CorruptError(error.message, path=path, offset=error.offset) from None
     del index
@@ -92,7 +102,7 @@ class Table:
         raise CorruptError(message, path=self.path, tensor=self.name(row))
 
 
-def _read_index(path: str) -> bytes:
+def _read_index(path: str) -> bytearray:
     """Read a whole index, after a look at its end."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -108,10 +118,14 @@ def _read_index(path: str) -> bytes:
             )
             raise CorruptError(msg, path=path, offset=size - len(MAGIC))
         file.seek(0)
-        content = b"".join(iter(lambda: file.read(1 << 30), b""))
-    if len(content) != size:
-        msg = f"the index has {len(content)} bytes, a moment ago it had {size}"
-        raise CorruptError(msg, path=path)
+        content = bytearray(size)
+        view = memoryview(content)
+        done = 0
+        while got := file.readinto(view[done : done + MAX_TRANSFER]):
+            done += got
+        if done != size or file.read(1):
+            msg = f"the index has other than the {size} bytes that it had a moment ago"
+            raise CorruptError(msg, path=path)
     return content
 
 
@@ -198,10 +212,14 @@ def _shards(
             table.refuse(row, f"its bytes are in shard {number}, the header says {count} shards")
         path = shard_path(prefix, number, count)
         try:
-            sizes.append((number, os.stat(path).st_size))
+            status = os.stat(path)
         except FileNotFoundError:
             msg = f"shard {number} of {count} is missing; its first tensor is {table.name(row)!r}"
             raise CorruptError(msg, path=path) from None
+        if not stat.S_ISREG(status.st_mode):
+            msg = f"shard {number} of {count} is not a file"
+            raise CorruptError(msg, path=path)
+        sizes.append((number, status.st_size))
         files[number] = path
     return files, sizes
 

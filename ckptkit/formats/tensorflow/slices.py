@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_SLICES: Final = 1 << 16
 """Slices of one tensor; more than that is no partitioning but an attack."""
+
+MAX_CORNERS: Final = 1 << 20
+"""Corners of all slices of one tensor, along the axes that they cut."""
 
 _FULL: Final = -1
 
@@ -48,7 +52,8 @@ def join_slices(
     """
     parts: dict[int, tuple[tuple[Box, int], ...]] = {}
     hidden: set[int] = set()
-    for row in _sliced_rows(columns):
+    # Slices sort before their tensor; from the end, a tensor is judged before slices of slices.
+    for row in reversed([*_sliced_rows(columns)]):
         found = tuple(_slices_of(table, columns, row))
         _check_tiling(table, row, columns.shape(row), [box for box, _ in found])
         parts[row] = found
@@ -123,31 +128,35 @@ def _find(table: Records, key: bytes) -> int:
 
 def _check_tiling(table: Records, row: int, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
     """Refuse slices that overlap or do not cover the tensor."""
-    pair = _overlap(boxes)
-    if pair is not None:
-        table.refuse(row, f"slices {_text(pair[0])} and {_text(pair[1])} overlap")
-    covered = sum(box.count for box in boxes)
-    if covered != math.prod(shape):
-        table.refuse(row, f"its slices hold {covered} of {math.prod(shape)} elements")
+    covered, count = sum(box.count for box in boxes), math.prod(shape)
+    if covered < count:
+        table.refuse(row, f"its slices hold {covered} of {count} elements")
+    whole = Box.whole(shape)
+    axes = [
+        axis
+        for axis in range(len(shape))
+        if any((box.start[axis], box.shape[axis]) != (0, shape[axis]) for box in boxes)
+    ]
+    if len(boxes) << len(axes) > MAX_CORNERS:
+        table.refuse(row, f"it is in {len(boxes)} slices, cut along {len(axes)} axes: too many")
+    if count and _corners(boxes, axes) != _corners([whole], axes):
+        table.refuse(row, f"its slices overlap: they hold {covered} elements, not {count}")
 
 
-def _overlap(boxes: Sequence[Box]) -> tuple[Box, Box] | None:
-    """Return two boxes that share elements, sweeping along the axis with most cuts."""
-    solid = [box for box in boxes if box.count]
-    if len(solid) < 2:
-        return None
-    axes = range(len(solid[0].shape))
-    axis = max(axes, key=lambda a: len({box.start[a] for box in solid}), default=None)
-    if axis is None:
-        return solid[0], solid[1]
-    open_boxes: list[Box] = []
-    for box in sorted(solid, key=lambda b: b.start[axis]):
-        open_boxes = [other for other in open_boxes if other.stop[axis] > box.start[axis]]
-        for other in open_boxes:
-            if box.intersect(other) is not None:
-                return other, box
-        open_boxes.append(box)
-    return None
+def _corners(boxes: Sequence[Box], axes: Sequence[int]) -> dict[tuple[int, ...], int]:
+    """Return the corners of boxes with alternating signs, without those that cancel.
+
+    They are the mixed difference of the function that counts the boxes around each element, and
+    determine it: boxes tile a whole just when their corners are those of the whole. That takes
+    time in proportion to their number, where comparing them in pairs would take its square.
+    """
+    signs: dict[tuple[int, ...], int] = {}
+    for box in boxes:
+        edges = [((box.start[axis], 1), (box.stop[axis], -1)) for axis in axes]
+        for corner in itertools.product(*edges):
+            point = tuple(at for at, _ in corner)
+            signs[point] = signs.get(point, 0) + math.prod(sign for _, sign in corner)
+    return {point: sign for point, sign in signs.items() if sign}
 
 
 def _text(box: Box) -> str:

@@ -1,0 +1,1 @@
+"""One test per malformation: its exact error, and where it says the damage is."""

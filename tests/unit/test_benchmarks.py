@@ -1,0 +1,216 @@
+"""The harness of the benchmarks: what it measures, how it judges, and that it cleans up."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.data import SCALES, Inputs
+from benchmarks.measure import Apart, BenchmarkError, call_apart, measure, peak_memory
+from benchmarks.report import Result, summary, table, write_json
+from benchmarks.trial import (
+    MIB,
+    Contender,
+    Extra,
+    Outcome,
+    Sample,
+    Trial,
+    counts,
+    faster,
+    peaks,
+    takes,
+    within,
+)
+
+
+def sleeper(log, name, seconds):
+    def job():
+        with open(log, "a") as file:
+            file.write(f"{name}\n")
+        time.sleep(seconds)
+        return Extra(laps={"half": seconds / 2}, facts={"things": 3})
+
+    return job
+
+
+def writer(path, nbytes):
+    def job():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "xb") as file:
+            file.write(bytes(nbytes))
+
+    return job
+
+
+def hog(mib):
+    return lambda: bytearray(os.urandom(1) * (mib * MIB))
+
+
+def refuse():
+    msg = "the values are wrong"
+    raise ValueError(msg)
+
+
+def noop():
+    return lambda: None
+
+
+def fail():
+    return refuse
+
+
+def die():
+    return partial(os._exit, 7)
+
+
+def run(*contenders, repeats=2, **fields):
+    trial = Trial("a trial", contenders, (), **fields)
+    with Apart() as checker:
+        found = measure(trial, repeats, checker, lambda text: None)
+    return {outcome.name: outcome for outcome in found}
+
+
+def outcome(name, seconds, peak=0, resting=0, things=0):
+    extra = Extra(facts={"things": things})
+    return Outcome(name, resting, tuple(Sample(s, peak, extra) for s in seconds))
+
+
+def test_contenders_take_turns_after_a_warm_up(tmp_path):
+    log = tmp_path / "log"
+    found = run(
+        *(Contender(name, partial(sleeper, str(log), name, 0.01)) for name in "ab"),
+        Contender("once", partial(sleeper, str(log), "once", 0.01), most=1),
+        loops=2,
+    )
+    assert log.read_text().split() == ["a", "b", "once", "a", "b", "a", "b"]
+    assert [len(found[name].samples) for name in ("a", "b", "once")] == [2, 2, 1]
+    assert 0.005 <= found["a"].seconds < 0.5
+    assert found["a"].lap("half") == 0.0025
+    assert found["a"].fact("things") == 3
+
+
+def test_outputs_are_removed_between_samples_and_in_the_end(tmp_path):
+    path = tmp_path / "out" / "file"
+    run(Contender("writer", partial(writer, str(path), 10), makes=str(path)))
+    assert not path.exists()
+
+
+def test_peak_memory_is_that_of_the_contender_alone():
+    held = bytearray(b"x" * (200 * MIB))
+    found = run(Contender("small", noop), Contender("large", partial(hog, 100)))
+    assert len(held) > found["small"].peak
+    grown = found["large"].peak - found["large"].resting
+    assert 95 * MIB < grown < 250 * MIB
+    assert call_apart(peak_memory) < 100 * MIB
+
+
+def test_a_wrong_result_a_failure_and_a_death_are_errors(tmp_path):
+    with pytest.raises(BenchmarkError, match="the values are wrong"):
+        run(Contender("wrong", noop, check=refuse))
+    with pytest.raises(BenchmarkError, match="the values are wrong"):
+        run(Contender("failing", fail))
+    with pytest.raises(BenchmarkError, match="status 7"):
+        run(Contender("dying", die))
+
+
+def test_targets_judge_medians():
+    found = {
+        "ours": outcome("ours", [1, 2, 9], peak=500 * MIB, things=1),
+        "theirs": outcome("theirs", [20], resting=450 * MIB),
+    }
+    figures = [
+        (faster("ours", "theirs", 10), 10, True),
+        (faster("ours", "theirs", 11), 10, False),
+        (within("theirs", "ours", 9.9), 10, False),
+        (takes("ours", 2000), 2000, True),
+        (peaks("ours", 499), 500, False),
+        (peaks("ours", 50, above="theirs"), 50, True),
+        (counts("ours", "things", 0), 1, False),
+    ]
+    for target, value, met in figures:
+        assert target.figure(found) == value
+        assert target.met(value) is met
+        assert (target.headroom(value) >= 1) is met
+
+
+def test_the_report_marks_what_is_missed_and_keeps_all_samples(tmp_path):
+    trial = Trial(
+        "a job",
+        (),
+        (faster("ours", "theirs", 3), faster("ours", "theirs", 30)),
+        nbytes=10**9,
+        floor="ours",
+        incumbent="theirs",
+    )
+    result = Result("job", trial, (outcome("ours", [1, 2, 3]), outcome("theirs", [20])))
+    lines = table(result).splitlines()
+    assert lines[2].split() == ["ours", "2.00", "s", "1.00", "s", "-", "3.00", "s",
+                                "0.50", "1", "0.1", "0"]  # fmt: skip
+    assert lines[-2].endswith("10 x (>= 3 x) met")
+    assert lines[-1].endswith("10 x (>= 30 x) MISSED")
+    assert summary([result], []) == "1 of 2 targets met, 1 MISSED"
+    path = write_json(str(tmp_path), "job", "small", {"cores": "2"}, [result])
+    with open(path) as file:
+        content = json.load(file)
+    ours = content["trials"][0]["contenders"][0]
+    assert [sample["seconds"] for sample in ours["samples"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", command.NAMES)
+def test_every_benchmark_says_who_runs_and_what_is_promised(name, tmp_path, monkeypatch):
+    for maker in ("large", "many", "sliced", "tiny"):
+        monkeypatch.setattr(Inputs, maker, lambda self: str(tmp_path / "model"))
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    for trial in importlib.import_module(f"benchmarks.{name}").trials(inputs):
+        names = {contender.name for contender in trial.contenders}
+        found = {name: outcome(name, [1], peak=MIB) for name in names}
+        assert {trial.floor, trial.incumbent} <= names
+        assert trial.targets
+        for target in trial.targets:
+            if not target.text.endswith("imported"):
+                assert isinstance(target.figure(found), float)
+
+
+def test_inputs_are_what_they_say(tmp_path):
+    import ckptkit
+
+    scale = SCALES["small"]
+    inputs = Inputs(str(tmp_path), scale)
+    with ckptkit.open(inputs.large()) as large:
+        assert len(large) == scale.tensors
+        assert sum(tensor.nbytes for tensor in large.values()) == inputs.large_bytes
+        assert len({tensor.read().tobytes() for tensor in large.values()}) == scale.tensors
+    with ckptkit.open(inputs.tiny()) as tiny:
+        assert len(tiny) == 20
+
+
+def test_the_list_names_every_benchmark(capsys):
+    assert command.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(command.NAMES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_cleans_up(tmp_path, number):
+    work, out = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    arguments = ["open_many", "--scale", "small", "--dir", str(work), "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments], stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 30
+    while not any(work.glob("*/many-small")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not list(work.iterdir())
