@@ -33,7 +33,7 @@ def trials(inputs: Inputs) -> list[Trial]:
             f"halve {inputs.large_bytes / GIB:g} GiB of float32",
             (
                 *(_ckptkit(inputs, name, device) for device, name in ours.items()),
-                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy),
+                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy, outside=True),
                 Contender("tensorflow", partial(halve_all, source, theirs), makes=theirs),
             ),
             tuple(

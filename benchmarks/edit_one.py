@@ -30,7 +30,7 @@ def trials(inputs: Inputs) -> list[Trial]:
                     makes=ours,
                     check=checked,
                 ),
-                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy),
+                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy, outside=True),
                 Contender("tensorflow", partial(halve_one, source, theirs), makes=theirs),
             ),
             (within("ckptkit", "cp", 1.15), faster("ckptkit", "tensorflow", 3)),

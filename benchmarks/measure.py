@@ -182,7 +182,8 @@ class _Runner:
     @property
     def outcome(self) -> Outcome:
         """What was measured."""
-        return Outcome(self.contender.name, self.resting, tuple(self.samples))
+        contender = self.contender
+        return Outcome(contender.name, self.resting, tuple(self.samples), contender.outside)
 
 
 def measure(trial: Trial, repeats: int, checker: Apart, say: Say) -> tuple[Outcome, ...]:

@@ -45,11 +45,13 @@ def _rows(inputs: Inputs) -> Trial:
     return Trial(
         f"open, read {ROWS} rows of {nbytes // MIB} MiB",
         (
-            Contender("ckptkit", partial(read_rows, prefix), check=partial(check_rows, prefix)),
+            Contender(
+                "ckptkit rows", partial(read_rows, prefix), check=partial(check_rows, prefix)
+            ),
             Contender("pread", partial(read_bytes, prefix)),
             Contender("tensorflow", partial(restore_rows, prefix, nbytes)),
         ),
-        (faster("ckptkit", "tensorflow", 100),),
+        (faster("ckptkit rows", "tensorflow", 100),),
         floor="pread",
         incumbent="tensorflow",
         loops=LOOPS,

@@ -33,7 +33,7 @@ def trials(inputs: Inputs) -> list[Trial]:
                     makes=ours,
                     check=partial(check, source, ours),
                 ),
-                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy),
+                Contender("cp", partial(jobs.copy_files, source, copy), makes=copy, outside=True),
                 Contender(
                     "tensorflow", partial(rename_restored, source, theirs), makes=theirs, most=most
                 ),

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.trial import GIB, MIB
+from benchmarks.trial import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,8 +75,8 @@ def _raw(outcome: Outcome) -> dict[str, Any]:
     return {
         "name": outcome.name,
         "median_seconds": outcome.seconds,
-        "resting_bytes": outcome.resting,
-        "peak_bytes": outcome.peak,
+        "resting_bytes": None if outcome.outside else outcome.resting,
+        "peak_bytes": None if outcome.outside else outcome.peak,
         "samples": [
             {
                 "seconds": sample.seconds,
@@ -101,7 +101,7 @@ def table(result: Result) -> str:
     for outcome in result.outcomes:
         times = [sample.seconds for sample in outcome.samples]
         spread = f"{_duration(min(times))} - {_duration(max(times))}"
-        peak = f"{outcome.peak / MIB:,.0f}"
+        peak = "-" if outcome.outside else f"{outcome.peak / MIB:,.0f}"
         rows.append([outcome.name, *_row(outcome.seconds, spread, trial, floor, incumbent), peak])
         for lap in outcome.samples[0].extra.laps:
             seconds = outcome.lap(lap)
@@ -170,8 +170,3 @@ def write_json(
         json.dump(content, file, indent=2)
         file.write("\n")
     return path
-
-
-def gigabytes(nbytes: int) -> str:
-    """Return a size for people."""
-    return f"{nbytes / GIB:.1f} GiB"

@@ -39,6 +39,7 @@ class Contender:
         makes: Beginning of the paths that a job makes; they are removed after each sample.
         check: Called in another process after the first sample; raises if its result is wrong.
         most: Samples to take at most; a single one is taken without a warm-up.
+        outside: The job starts a program, so that the memory of its own process says nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contender:
     makes: str | None = None
     check: Callable[[], None] | None = None
     most: int | None = None
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ class Outcome:
 
     Attributes:
         resting: The most memory its process held before the first job, in bytes.
+        outside: The work was done by another program.
     """
 
     name: str
     resting: int
     samples: tuple[Sample, ...]
+    outside: bool = False
 
     @property
     def seconds(self) -> float:
@@ -114,7 +118,7 @@ class Target:
     def headroom(self, value: float) -> float:
         """Return how many times better than promised a figure is; below 1 is missed."""
         better, worse = (self.limit, value) if self.sense == "<=" else (value, self.limit)
-        return better / worse if worse else float("inf")
+        return better / worse if worse > 0 else float("inf")
 
 
 def faster(subject: str, than: str, times: float) -> Target:

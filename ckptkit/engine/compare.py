@@ -193,22 +193,25 @@ def _each(
 
     total = 0
     if progress is not None:
-        total = sum(_to_read(one, other, values=values) for _, one, other in pairs())
+        total = sum(_bytes_read(one, other, values=values) for _, one, other in pairs())
     done = 0
     for name, one, other in pairs():
         yield from _differences(name, one, other, sides, values=values)
         if progress is not None:
-            done += _to_read(one, other, values=values)
+            done += _bytes_read(one, other, values=values)
             progress(done, total)
 
 
-def _to_read(a: Tensor, b: Tensor, *, values: bool) -> int:
-    """Return how many bytes comparing two tensors reads."""
+def _must_read(a: Tensor, b: Tensor, *, values: bool) -> bool:
+    """Tell whether two tensors that can be compared must be read for that."""
     if a.spec.shape != b.spec.shape or not _commensurable(a.spec, b.spec):
-        return 0
+        return False
     same = a.spec == b.spec and _same_checksums(a, b)
-    wanted = same is None or (values and not same)
-    return a.stored_bytes + b.stored_bytes if wanted else 0
+    return same is None or (values and not same)
+
+
+def _bytes_read(a: Tensor, b: Tensor, *, values: bool) -> int:
+    return a.stored_bytes + b.stored_bytes if _must_read(a, b, values=values) else 0
 
 
 def _differences(
@@ -216,7 +219,7 @@ def _differences(
 ) -> Iterator[Difference]:
     spec, other = a.spec, b.spec
     meter = None
-    if _to_read(a, b, values=values):
+    if _must_read(a, b, values=values):
         meter = _measure(name, a, b, sides, to_the_end=values)
     numbers = meter.reading() if meter is not None and values else ()
     if spec.shape != other.shape:

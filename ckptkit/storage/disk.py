@@ -106,6 +106,7 @@ class File:
 
     def write(self, buffer: Buffer, offset: int) -> None:
         """Write a whole buffer at a byte offset."""
+        self._disk.about_to("write", self.path)
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
@@ -118,6 +119,7 @@ class File:
         Raises:
             ConflictError: The source ends before the range does.
         """
+        self._disk.about_to("copy", self.path)
         if length and not _clone(source.fd, source_offset, self.fd, offset, length):
             done = 0
             while done < length:
@@ -142,10 +144,12 @@ class File:
 
     def resize(self, length: int) -> None:
         """Set the length in bytes."""
+        self._disk.about_to("resize", self.path)
         os.ftruncate(self.fd, length)
 
     def sync(self) -> None:
         """Return when contents and length are on the device."""
+        self._disk.about_to("sync", self.path)
         os.fsync(self.fd)
 
     def sync_data(self) -> None:
@@ -199,37 +203,53 @@ class Disk:
             self.traffic.written += written
             self.traffic.copied += copied
 
+    def about_to(self, call: str, path: str, new: str = "") -> None:
+        """Let a test see, or prevent, a call that changes something.
+
+        Args:
+            call: Which one; named as the methods are.
+            path: What it changes.
+            new: The other path of a rename or a link.
+        """
+
     def open(self, path: str) -> File:
         """Open a file for reading."""
         return File(self, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def create(self, path: str) -> File:
         """Make a new file; it is an error if the path exists."""
+        self.about_to("create", path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return File(self, path, os.open(path, flags, 0o666))
 
     def make_folder(self, path: str, mode: int = 0o777) -> None:
         """Make a folder; it is an error if the path exists."""
+        self.about_to("make_folder", path)
         os.mkdir(path, mode)
 
     def rename(self, old: str, new: str) -> None:
         """Give a file or a folder another name, at once."""
+        self.about_to("rename", old, new)
         os.rename(old, new)
 
     def link(self, old: str, new: str) -> None:
         """Give a file a second name; it is an error if the new path exists."""
+        self.about_to("link", old, new)
         os.link(old, new)
 
     def remove(self, path: str) -> None:
         """Remove a file."""
+        self.about_to("remove", path)
         os.unlink(path)
 
     def remove_folder(self, path: str) -> None:
         """Remove an empty folder."""
+        self.about_to("remove_folder", path)
         os.rmdir(path)
 
     def sync_folder(self, path: str) -> None:
         """Return when the names in a folder are on the device."""
+        self.about_to("sync_folder", path)
         fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)

@@ -50,7 +50,9 @@ def reserve(
         folder = destination
     prefix = os.path.join(destination, VARIABLES) if folder else destination
     items = _Items(after)
-    order = np.lexsort((items.size, items.old_offset, items.old_shard))
+    # An empty tensor stood before the one at the same offset; new ones keep the order given.
+    tie = np.where(items.old_shard == _NEW, 0, items.size)
+    order = np.lexsort((tie, items.old_offset, items.old_shard))
     shard, count = _cut(after, items, order, layout)
     by_shard = np.argsort(shard, kind="stable")
     order, shard = order[by_shard], shard[by_shard]
