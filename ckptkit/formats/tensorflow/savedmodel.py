@@ -6,74 +6,66 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FINGERPRINT: Final = "fingerprint.pb"
 MAX_BYTES: Final = 1 << 20
 """A fingerprint is some 60 bytes; a longer file is something else."""
 
 _CHECKPOINT_HASH: Final = 5
+_LONGEST: Final = 10
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def with_checkpoint_hash(fingerprint: bytes, index: bytes, *, path: str) -> bytes:
     """Return a fingerprint with the hash of a new index; all other fields as they were.
 
+    A new hash is written in as many bytes as the longest number takes, so that the length of the
+    result is known before the index is.
+
     Raises:
         CorruptError: The fingerprint does not parse.
     """
-    field = _varint(_CHECKPOINT_HASH << 3) + _varint(_native.fingerprint64(index))
-    out: list[bytes] = []
+    found = _native.fingerprint64(index)
+    fields = list(_fields(fingerprint, path))
+    if [value for number, value, _ in fields if number == _CHECKPOINT_HASH][-1:] == [found]:
+        return fingerprint
+    return b"".join(
+        [
+            *(stored for number, _, stored in fields if number < _CHECKPOINT_HASH),
+            bytes([_CHECKPOINT_HASH << 3]),
+            *(bytes([found >> 7 * n & 0x7F | 0x80]) for n in range(_LONGEST - 1)),
+            bytes([found >> 7 * (_LONGEST - 1)]),
+            *(stored for number, _, stored in fields if number > _CHECKPOINT_HASH),
+        ]
+    )
+
+
+def _fields(data: bytes, path: str) -> Iterator[tuple[int, int, bytes]]:
+    """Yield number, value or length, and the stored bytes of every field."""
     at = 0
-    placed = False
-    while at < len(fingerprint):
-        number, end = _field(fingerprint, at, path)
-        if number > _CHECKPOINT_HASH and not placed:
-            out.append(field)
-            placed = True
-        if number != _CHECKPOINT_HASH:
-            out.append(fingerprint[at:end])
-        elif not placed:
-            out.append(field)
-            placed = True
+    while at < len(data):
+        tag, end = _read_varint(data, at, path)
+        kind, value = tag & 7, 0
+        if kind in {_VARINT, _BYTES}:
+            value, end = _read_varint(data, end, path)
+        end += {_VARINT: 0, _FIXED64: 8, _BYTES: value, _FIXED32: 4}.get(kind, len(data))
+        if end > len(data):
+            msg = "the fingerprint does not parse"
+            raise CorruptError(msg, path=path, offset=at)
+        yield tag >> 3, value, data[at:end]
         at = end
-    return b"".join(out if placed else [*out, field])
-
-
-def _field(data: bytes, at: int, path: str) -> tuple[int, int]:
-    """Return the number of the field that starts at a byte, and where it ends."""
-    tag, end = _read_varint(data, at, path)
-    kind = tag & 7
-    if kind == _VARINT:
-        _, end = _read_varint(data, end, path)
-    elif kind in {_FIXED64, _FIXED32}:
-        end += 8 if kind == _FIXED64 else 4
-    elif kind == _BYTES:
-        length, end = _read_varint(data, end, path)
-        end += length
-    else:
-        end = len(data) + 1
-    if end > len(data):
-        msg = "the fingerprint does not parse"
-        raise CorruptError(msg, path=path, offset=at)
-    return tag >> 3, end
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_varint(data: bytes, at: int, path: str) -> tuple[int, int]:
     value = 0
-    for shift, byte in enumerate(data[at : at + 10]):
+    for shift, byte in enumerate(data[at : at + _LONGEST]):
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
             return value, at + shift + 1

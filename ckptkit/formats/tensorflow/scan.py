@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from bisect import bisect_right
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
 
 
 MAGIC: Final = bytes.fromhex("57fb808b247547db")
-DECODED_SLACK: Final = 16 << 20
-"""Bytes that decoded keys and values may take in any case."""
+DECODED_SLACK: Final = 64 << 20
+"""Bytes that decoded keys and values may take beyond what the checkpoint takes on disk.
 
-DECODED_FACTOR: Final = 8
-"""Times the length of the index that they may take beyond that.
-
-Long names that differ in their last digits take several times their stored bytes; a few KiB
-that claim to be GiB do not get far.
+Long names that differ in their last digits take several times their stored bytes, but so do the
+tensors behind them; a few KiB that claim to be GiB do not get far.
 """
 
 BUNDLE_VERSION: Final = 1
@@ -44,7 +42,7 @@ def scan_index(prefix: str) -> Catalog:
     path = prefix + INDEX
     index = _read_index(path)
     try:
-        limit = DECODED_FACTOR * len(index) + DECODED_SLACK
+        limit = len(index) + _bytes_on_disk(prefix) + DECODED_SLACK
         keys, key_ends, values, value_ends = _native.table_decode(index, limit)
     except _native.DecodeError as error:
         raise CorruptError(error.message, path=path, offset=error.offset) from None
@@ -100,6 +98,12 @@ class Table:
     def refuse(self, row: int, message: str) -> NoReturn:
         """Raise the error that a row deserves."""
         raise CorruptError(message, path=self.path, tensor=self.name(row))
+
+
+def _bytes_on_disk(prefix: str) -> int:
+    """Return what the data files take; a hole that claims to be a terabyte takes nothing."""
+    paths = glob.iglob(f"{glob.escape(prefix)}.data-*-of-*")
+    return sum(512 * os.stat(path).st_blocks for path in paths)
 
 
 def _read_index(path: str) -> bytearray:

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use crate::crc;
 use crate::error::{DecodeError, Kind};
-use crate::rows::{Column, position};
+use crate::rows::{Column, grow, position};
 use crate::snappy;
 use crate::varint::{self, Cursor};
 
@@ -23,6 +23,9 @@ pub const TRAILER: usize = 5;
 const RAW: u8 = 0;
 const SNAPPY: u8 = 1;
 const WORD: usize = 4;
+
+/// The most that one compressed block may hold; writers cut blocks at 256 KiB or one large entry.
+const MAX_DECOMPRESSED: u64 = 32 << 20;
 
 /// Where a block is in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,8 @@ impl<'a> Body<'a> {
         match covered.split_last() {
             Some((&RAW, body)) => Ok(Self { bytes: Cow::Borrowed(body), start }),
             Some((&SNAPPY, body)) => {
-                let bytes = snappy::decompress(body, limit).map_err(|e| e.shifted(start))?;
+                let cap = limit.min(MAX_DECOMPRESSED);
+                let bytes = snappy::decompress(body, cap).map_err(|e| e.shifted(start))?;
                 Ok(Self { bytes: Cow::Owned(bytes), start })
             }
             Some((other, body)) => {
@@ -293,6 +297,9 @@ impl Entries {
             return Err(unplaced(Kind::Order, "key is not greater than the key before".into()));
         }
         let start = self.keys.data.len();
+        grow(&mut self.keys.data, shared.saturating_add(suffix.len()))
+            .and_then(|()| grow(&mut self.values.data, value.len()))
+            .map_err(|error| unplaced(Kind::Limit, error.to_string()))?;
         if let Some(end) = self.last.checked_add(shared).filter(|&end| end <= start) {
             self.keys.data.extend_from_within(self.last..end);
         }

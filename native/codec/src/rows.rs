@@ -112,6 +112,20 @@ impl Column {
     }
 }
 
+/// The most by which a buffer grows ahead of need.
+const MAX_STEP: usize = 32 << 20;
+
+/// Makes room for `more` bytes, without the doubling that would pass a cap by as much again.
+///
+/// # Errors
+/// When there is no memory left; nothing aborts.
+pub fn grow(data: &mut Vec<u8>, more: usize) -> Result<(), std::collections::TryReserveError> {
+    if data.capacity() - data.len() >= more {
+        return Ok(());
+    }
+    data.try_reserve_exact(more.max(data.capacity().min(MAX_STEP)))
+}
+
 /// A length in memory as a column stores it; memory never holds 2^63 bytes.
 #[inline]
 #[must_use]
