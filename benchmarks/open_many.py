@@ -36,7 +36,7 @@ def trials(inputs: Inputs) -> list[Trial]:
 
 
 def list_all(prefix: str) -> Callable[[], Listing]:
-    """Return a listing as Python objects: names, shapes by name, dtypes by name."""
+    """Return a listing as Python objects: all names, and by them all shapes and all dtypes."""
     import ckptkit
 
     def job() -> Listing:

@@ -99,11 +99,11 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         """Iterate over names with dtypes and shapes."""
         return self.catalog.specs()
 
-    def dtypes(self) -> dict[str, str]:
+    def dtypes(self) -> Mapping[str, str]:
         """Return the dtype of every tensor by name; much quicker than one by one."""
         return self.catalog.dtypes()
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shape of every tensor by name; much quicker than one by one."""
         return self.catalog.shapes()
 

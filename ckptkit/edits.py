@@ -72,7 +72,7 @@ def apply_all(catalog: Catalog, edits: Iterable[Edit]) -> Change:
     Raises:
         EditError: One of them is refused; the message ends with its statement.
     """
-    touched: dict[str, None] = {}
+    touched: dict[str, None] | tuple[str, ...] = ()
     notes: list[str] = []
     for edit in _joined(edits):
         try:
@@ -81,7 +81,7 @@ def apply_all(catalog: Catalog, edits: Iterable[Edit]) -> Change:
             msg = f"{error.message}\n  in: {edit}"
             raise EditError(msg, tensor=error.tensor) from error
         catalog = change.catalog
-        touched.update(dict.fromkeys(change.touched))
+        touched = dict.fromkeys((*touched, *change.touched)) if touched else change.touched
         notes += [f"{edit}: {note}" for note in change.notes]
     return Change(catalog, tuple(touched), tuple(notes))
 

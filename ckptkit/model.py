@@ -7,17 +7,17 @@ cheap; the columns of a large catalog are buffers that NumPy can wrap without a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast
 
 from ckptkit import _native
 from ckptkit.errors import EditError, TensorNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ckptkit.kernels import Kernel
 
@@ -540,6 +540,67 @@ def _restore_columns(*values: Any) -> Columns:
     return Columns(*restored)
 
 
+class ByName(Mapping[str, _T]):
+    """Something about every tensor of a catalog, by name.
+
+    A list beside the names: to go through it takes no dictionary, which for a million names takes
+    longer to fill than the index takes to read.
+    """
+
+    __slots__ = ("_catalog", "_values")
+
+    def __init__(self, catalog: Catalog, values: list[_T]) -> None:
+        """Hold values in the order of the names."""
+        self._catalog = catalog
+        self._values = values
+
+    def __getitem__(self, name: str) -> _T:
+        """Return the value of a name.
+
+        Raises:
+            TensorNotFoundError: There is no such tensor.
+        """
+        return self._values[self._catalog.position(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._catalog.names)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._values)
+
+    def values(self) -> ValuesView[_T]:
+        """Return the values, in the order of the names."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[str, _T]:
+        """Return names and values."""
+        return _Items(self)
+
+    def listed(self) -> list[_T]:
+        """Return the values as they are held; do not change the list."""
+        return self._values
+
+
+class _Values(ValuesView[_T]):
+    """Goes through the list itself, not through the names and back."""
+
+    _mapping: ByName[_T]
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(self._mapping.listed())
+
+
+class _Items(ItemsView[str, _T]):
+    """Goes through names and values side by side."""
+
+    _mapping: ByName[_T]
+
+    def __iter__(self) -> Iterator[tuple[str, _T]]:
+        return zip(self._mapping, self._mapping.listed(), strict=True)
+
+
 class Catalog(Mapping[str, Tensor]):
     """What a checkpoint holds: an immutable ordered mapping from names to tensors.
 
@@ -617,29 +678,30 @@ class Catalog(Mapping[str, Tensor]):
         found = self.changed.get(name)
         return found.spec if found is not None else self.columns.spec(self.row(name))
 
-    def dtypes(self) -> dict[str, str]:
+    def dtypes(self) -> Mapping[str, str]:
         """Return the dtype of every tensor by name."""
-        found = self._by_name(self.columns.specs()[0])
-        found.update((name, tensor.spec.dtype) for name, tensor in self.changed.items())
-        return found
+        changed = ((name, tensor.spec.dtype) for name, tensor in self.changed.items())
+        return self._by_name(self.columns.specs()[0], changed)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shape of every tensor by name."""
-        found = self._by_name(self.columns.specs()[1])
-        found.update((name, tensor.spec.shape) for name, tensor in self.changed.items())
-        return found
+        changed = ((name, tensor.spec.shape) for name, tensor in self.changed.items())
+        return self._by_name(self.columns.specs()[1], changed)
 
     def specs(self) -> Iterator[tuple[str, TensorSpec]]:
         """Iterate over names with dtypes and shapes."""
-        shapes = self.shapes()
-        return ((name, TensorSpec(dtype, shapes[name])) for name, dtype in self.dtypes().items())
+        values = zip(self.dtypes().values(), self.shapes().values(), strict=True)
+        return ((name, TensorSpec(*spec)) for name, spec in zip(self.names, values, strict=True))
 
-    def _by_name(self, of_row: list[_T]) -> dict[str, _T]:
+    def _by_name(self, of_row: list[_T], changed: Iterable[tuple[str, _T]]) -> Mapping[str, _T]:
         rows = self.rows
-        if rows == range(len(of_row)):
-            return dict(zip(self.names, of_row, strict=True))
-        pairs = zip(self.names, rows, strict=True)
-        return {name: of_row[row] for name, row in pairs if row >= 0}
+        values = of_row
+        if rows != range(len(of_row)):
+            # A new tensor has no row; its value is among the changed ones.
+            values = [of_row[row] if row >= 0 else cast("_T", None) for row in rows]
+        for name, value in changed:
+            values[self.position(name)] = value
+        return ByName(self, values)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such a tensor."""

@@ -18,7 +18,7 @@ from ckptkit.storage.disk import Disk, Sources, stamp
 from ckptkit.storage.publish import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
@@ -98,6 +98,8 @@ class Plan:
         bytes_reused: Tensor bytes, and files beside them, carried over as they are.
         bytes_written: All bytes of the new files, index included.
         stamps: Size and time of change of every source file, when it was opened.
+        format: What writes the index.
+        sealed: The index files, where no checksum is still to be found out.
     """
 
     how: str
@@ -115,6 +117,7 @@ class Plan:
     bytes_written: int
     stamps: tuple[Stamp, ...]
     format: Writer
+    sealed: Mapping[str, bytes] | None = None
 
     @property
     def tensors_changed(self) -> int:
@@ -212,7 +215,7 @@ class Plan:
                 memory=memory,
                 disk=disk,
             )
-            sealed = self.format.seal(self.after, placement, outcome.checksums)
+            sealed = self.sealed or self.format.seal(self.after, placement, outcome.checksums)
             copied = self._copy_companions(staging, disk, sealed)
             for path, content in sealed.items():
                 staging.write(path, content)
@@ -234,7 +237,7 @@ class Plan:
             spec = self.after.spec(self.after.names[self.placement.tensor[item]])
             yield item, (spec.algorithm, spec.count)
 
-    def _copy_companions(self, staging: Staging, disk: Disk, sealed: dict[str, bytes]) -> int:
+    def _copy_companions(self, staging: Staging, disk: Disk, sealed: Mapping[str, bytes]) -> int:
         sources = Sources(disk)
         total = 0
         for old, new in self.placement.companions:
@@ -284,8 +287,12 @@ def build_plan(
             msg = "the destination exists; choose another one, or remove it first"
             raise EditError(msg, path=path)
     work = compile_work(after, placement)
-    # A checksum is never 0 here: TensorFlow leaves a masked 0 out, and the size would differ.
-    sealed = writer.seal(after, placement, np.ones(len(placement), np.uint32))
+    new = placement.source_file < 0
+    # What is not known yet is no 0: TensorFlow leaves out a masked 0, and the size would differ.
+    sums = np.where(new, np.uint32(1), placement.checksum)
+    sums[new & (placement.size == 0)] = 0
+    sealed = writer.seal(after, placement, sums)
+    final = not np.any(new & (placement.size > 0))
     carried = {old: os.stat(old).st_size for old, new in placement.companions if new not in sealed}
     given = sum(map(len, placement.payloads.values()))
     reused = int(work.moves.size.sum()) + sum(carried.values())
@@ -306,6 +313,7 @@ def build_plan(
         computed + reused + sum(map(len, sealed.values())),
         (*stamps, *map(stamp, carried)),
         writer,
+        sealed if final else None,
     )
 
 

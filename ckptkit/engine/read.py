@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -30,8 +32,12 @@ if TYPE_CHECKING:
     Decode = Callable[[Buffer, TensorSpec, str], Sequence[bytes]]
     Allocate = Callable[[int], Bytes]
 
-CHUNK: Final = 4 << 20
+CHUNK: Final = 2 << 20
 """Bytes read and summed at a time: they are still in the cache when they are summed."""
+
+SPARE_LEAST: Final = 1 << 20
+SPARE_MOST: Final = 128 << 20
+"""Bytes of an array whose memory is kept for the next one; not less, and not more."""
 
 ALIGNMENT: Final = 64
 """Bytes at a multiple of which TensorFlow wants its memory to start."""
@@ -55,6 +61,40 @@ def pool() -> ThreadPoolExecutor:
 def allocate(nbytes: int) -> Bytes:
     """Return fresh memory."""
     return np.empty(nbytes, np.uint8)
+
+
+class _Spare:
+    """The memory of one large array that nobody holds any more, kept for the next one.
+
+    A loop over tensors would else have the system find and clear the same memory again and again,
+    which takes longer than reading into it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._memory: Bytes | None = None
+
+    def take(self, nbytes: int) -> Bytes:
+        """Return memory, which comes back when the last array over it is gone."""
+        if not SPARE_LEAST <= nbytes <= SPARE_MOST:
+            return allocate(nbytes)
+        with self._lock:
+            memory, self._memory = self._memory, None
+        if memory is None or not nbytes <= memory.nbytes <= 2 * nbytes:
+            memory = allocate(nbytes)
+        # Over a memoryview, not over the array: NumPy would let views refer to that one directly.
+        handed = np.frombuffer(memoryview(memory), np.uint8, nbytes)
+        weakref.finalize(handed, self._keep, memory)
+        return handed
+
+    def _keep(self, memory: Bytes) -> None:
+        # Called by the collector, possibly in a thread that is in take() just now.
+        if self._lock.acquire(blocking=False):
+            self._memory = memory
+            self._lock.release()
+
+
+_SPARE: Final = _Spare()
 
 
 def aligned(nbytes: int) -> Bytes:
@@ -238,7 +278,7 @@ def _check_shape(spec: TensorSpec, name: str | None = None) -> None:
 def _payload(sources: Sources, name: str, piece: Piece, *, verify: bool) -> Bytes:
     """Read the bytes of a piece, many threads at a time, and check them."""
     extent = piece.extent
-    raw = np.empty(extent.length, np.uint8)
+    raw = _SPARE.take(extent.length)
     file = sources.file(extent.path)
 
     def one(start: int) -> int:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MAX_TRANSFER: Final = 1 << 30
 """Bytes asked of one system call; some systems fail or cut short at 2 GiB."""
 
+WRITE: Final = 256 << 10
+"""Bytes given to one write: with larger ones Linux looks for large runs of free memory for its
+cache, which takes longer than the copying."""
+
 MAX_OPEN_FILES: Final = 128
 """Shared files held open at a time."""
 
@@ -110,7 +114,7 @@ class File:
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
-            done += os.pwrite(self.fd, view[done : done + MAX_TRANSFER], offset + done)
+            done += os.pwrite(self.fd, view[done : done + WRITE], offset + done)
         self._disk.count(written=done)
 
     def copy_from(self, source: File, source_offset: int, offset: int, length: int) -> None:

@@ -149,7 +149,7 @@ def test_long_names_are_no_bomb(tmp_path: Path) -> None:
     value_ends = np.concatenate([[0], np.arange(len(names)) + 1]) * len(value) + len(first)
     index = _native.table_encode(keys, key_ends, values, value_ends)
     assert len(keys) > len(index) + SLACK
-    path = forge.write(tmp_path, index, b"")
+    path = forge.write(tmp_path, index, b"values" * (4 << 20))
     assert [*ckptkit.open(path)] == names
 
 

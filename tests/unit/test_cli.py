@@ -360,7 +360,7 @@ class TestEdit:
         ("options", "shards"),
         [
             (["--shards", 2], 2),
-            (["--max-shard-size", "48"], 2),
+            (["--max-shard-size", "48"], 3),
             (["--shard-rule", "dense/*", "--shard-rule", "step"], 3),
         ],
     )
