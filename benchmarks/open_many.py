@@ -10,11 +10,11 @@ from benchmarks.data import files
 from benchmarks.trial import Contender, Job, Trial, faster, peaks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from benchmarks.data import Inputs
 
-    Listing = tuple[list[str], dict[str, Any], dict[str, Any]]
+    Listing = tuple[list[str], Mapping[str, Any], Mapping[str, Any]]
 
 
 def trials(inputs: Inputs) -> list[Trial]:

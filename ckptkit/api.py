@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ckptkit.catalog import Catalog
 from ckptkit.formats import Format, by_name, find
-from ckptkit.model import Catalog, Derived, Region, Source, Tensor, TensorSpec
+from ckptkit.model import Derived, Source, Tensor, TensorSpec
 from ckptkit.placement import Layout
+from ckptkit.region import Region
 from ckptkit.storage.disk import Sources, stamp
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ckptkit.edits import Edit
     from ckptkit.engine.check import Difference, Verdict
     from ckptkit.engine.plan import Plan, Report
-    from ckptkit.model import Box
+    from ckptkit.region import Box
 
     Array = NDArray[Any]
     Progress = Any

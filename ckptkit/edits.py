@@ -11,31 +11,24 @@ import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
-from functools import lru_cache
 from itertools import compress, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ckptkit.errors import EditError, TensorNotFoundError
-from ckptkit.kernels import (
-    Constant,
-    Convert,
-    Current,
-    Expression,
-    KindError,
-    MapFunction,
-    is_number,
-    others,
-)
+from ckptkit.errors import EditError
+from ckptkit.expressions import Convert, Current, others
+from ckptkit.globs import is_glob, no_match, quoted, select
+from ckptkit.kernels import Constant, Expression, KindError, MapFunction, is_number
 from ckptkit.model import DTYPES, Derived, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ckptkit.kernels import Expr, Kernel
-    from ckptkit.model import Catalog, Region
+    from ckptkit.catalog import Catalog
+    from ckptkit.expressions import Expr
+    from ckptkit.kernels import Kernel
+    from ckptkit.region import Region
 
-WILDCARDS: Final = frozenset("*?")
 SHOWN_NAMES: Final = 3
 """How many names a message lists before it counts the rest."""
 
@@ -95,58 +88,10 @@ def _joined(edits: Iterable[Edit]) -> Iterator[Edit]:
             yield from group
 
 
-@lru_cache(maxsize=256)
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Translate a glob: ``*`` and ``?`` stay within a segment, ``**`` goes across.
-
-    ``**/`` stands for any number of leading segments, none included.
-    """
-    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    return re.compile("".join(tokens.get(part, re.escape(part)) for part in parts), re.DOTALL)
-
-
-def is_glob(target: str) -> bool:
-    """Tell whether a target has wildcards; without, it is the name of one tensor."""
-    return not WILDCARDS.isdisjoint(target)
-
-
-def select(catalog: Catalog, target: str) -> Sequence[str]:
-    """Return the names that a glob or an exact name stands for, at least one.
-
-    Raises:
-        EditError: There is none.
-    """
-    if is_glob(target):
-        matches = glob_pattern(target).fullmatch
-        names = [name for name in catalog.names if matches(name)]
-    else:
-        names = [target] if target in catalog else []
-    if not names:
-        raise _missing(catalog, target)
-    return names
-
-
-def _missing(catalog: Catalog, target: str) -> EditError:
-    _, _, hint = TensorNotFoundError.among(target, catalog.names).message.partition(";")
-    what = f"no tensor matches {target!r}" if is_glob(target) else f"no tensor {target!r}"
-    return EditError(f"{what};{hint}" if hint else what, tensor=target)
-
-
 def _tensor(catalog: Catalog, name: str) -> Tensor:
     if name not in catalog:
-        raise _missing(catalog, name)
+        raise no_match(catalog, name)
     return catalog[name]
-
-
-_BARE: Final = re.compile(r'(?!->|(?:rename|drop|keep|cast|copy)$)[^\s"\[\]=]+')
-
-
-def quoted(name: str) -> str:
-    """Return a target as it is written in a statement, in double quotes where it needs them."""
-    if _BARE.fullmatch(name):
-        return name
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -485,7 +430,7 @@ class Copy:
     def apply(self, catalog: Catalog) -> Change:
         """Add a name for the stored bytes, or for the tensor that an edit made."""
         if self.source not in catalog:
-            raise _missing(catalog, self.source)
+            raise no_match(catalog, self.source)
         if self.target in catalog or not self.target:
             msg = f"there is a tensor {self.target!r} already" if self.target else "no name given"
             raise EditError(msg, tensor=self.target)

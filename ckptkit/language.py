@@ -13,22 +13,16 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from ckptkit.edits import Assign, Cast, Copy, Drop, Edit, Keep, Rename
 from ckptkit.errors import EditError
-from ckptkit.kernels import (
-    OPS,
-    Call,
-    Convert,
-    Current,
-    Number,
-    Other,
-    is_number,
-)
-from ckptkit.model import DTYPES, Region
+from ckptkit.expressions import OPS, Call, Convert, Current, Number, Other
+from ckptkit.kernels import is_number
+from ckptkit.model import DTYPES
+from ckptkit.region import Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import EllipsisType
 
-    from ckptkit.kernels import Expr
+    from ckptkit.expressions import Expr
 
 MAX_LENGTH: Final = 10_000
 """Characters of a statement."""

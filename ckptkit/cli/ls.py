@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckptkit.api import Checkpoint
-    from ckptkit.model import Box, Columns, TensorSpec
+    from ckptkit.catalog import Columns
+    from ckptkit.model import TensorSpec
+    from ckptkit.region import Box
 
 SHORT: Final = (Column("name"), Column("dtype"), Column("shape"), Column("size", right=True))
 LONG: Final = (
@@ -120,7 +122,7 @@ def rows(checkpoint: Checkpoint, patterns: Sequence[str] = ()) -> Iterator[Row]:
     catalog = checkpoint.catalog
     columns, names, numbers = catalog.columns, catalog.names, catalog.rows
     if patterns:
-        from ckptkit.edits import select
+        from ckptkit.globs import select
 
         chosen = {name for pattern in patterns for name in select(catalog, pattern)}
         names = [name for name in names if name in chosen]

@@ -11,7 +11,7 @@ from ckptkit.cli.text import counted, human_size
 
 if TYPE_CHECKING:
     from ckptkit.api import Checkpoint
-    from ckptkit.model import Region
+    from ckptkit.region import Region
 
 SHOWN: Final = 1000
 """Elements that are printed in full; of more, the corners are."""
@@ -66,7 +66,7 @@ def _split(checkpoint: Checkpoint, text: str) -> tuple[str, Region | None]:
     name, bracket, _ = text.rpartition("[")
     if text in checkpoint or not (bracket and text.endswith("]")):
         return text, None
-    from ckptkit.edits import quoted
+    from ckptkit.globs import quoted
     from ckptkit.language import parse
 
     # A region is written as in an edit, so the language reads it, and complains about it.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ckptkit.errors import EditError
-from ckptkit.model import DTYPES, Region, Selection
+from ckptkit.model import DTYPES
+from ckptkit.region import Region, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,12 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ckptkit.model import Box
+from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ckptkit.model import Selection
+    from ckptkit.region import Selection
 
 NEAR: Final = 64 << 10
 """Bytes that are read in one go even if few of them are wanted."""

@@ -28,7 +28,8 @@ from ckptkit.errors import (
     UnsupportedError,
 )
 from ckptkit.formats import find
-from ckptkit.model import Columns, Region, TensorSpec
+from ckptkit.model import TensorSpec
+from ckptkit.region import Region
 from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Sources
 
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ckptkit.catalog import Catalog, Columns
     from ckptkit.formats import Format
-    from ckptkit.model import Box, Catalog, Source
+    from ckptkit.model import Source
+    from ckptkit.region import Box
 
     Int64s = NDArray[np.int64]
     Severity = Literal["error", "warning"]

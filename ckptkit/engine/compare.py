@@ -14,7 +14,8 @@ import numpy as np
 
 from ckptkit.engine.blocks import cut
 from ckptkit.engine.read import read_box, read_tensor
-from ckptkit.model import DTYPES, Box, Stored
+from ckptkit.model import DTYPES, Stored
+from ckptkit.region import Box
 from ckptkit.storage.disk import Sources
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.api import Checkpoint
-    from ckptkit.model import Catalog, Columns, Tensor, TensorSpec
+    from ckptkit.catalog import Catalog, Columns
+    from ckptkit.model import Tensor, TensorSpec
 
     Array = NDArray[Any]
     Int64s = NDArray[np.int64]

@@ -19,7 +19,8 @@ import numpy as np
 
 from ckptkit.engine.read import ALIGNMENT, aligned
 from ckptkit.errors import EditError
-from ckptkit.kernels import OPS, Kernel, NumpyOps, numpy_dtype
+from ckptkit.expressions import OPS
+from ckptkit.kernels import Kernel, NumpyOps, numpy_dtype
 from ckptkit.model import DTYPES, Derived
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class TensorFlowDevice:
         self._next = itertools.count()
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._traced: dict[tuple[Any, ...], tuple[Block, Any]] = {}
+        self._traced: dict[tuple[Any, ...], Any] = {}
         self.traces = 0
 
     def run(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Array:
@@ -269,13 +270,12 @@ class TensorFlowDevice:
 
     def _trace(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Any:
         specs = tuple(None if part is None else (part.dtype.name, part.ndim) for part in inputs)
-        key = (id(function), specs, dtype)
+        key = (_Same(function), specs, dtype)
         with self._lock:
             found = self._traced.get(key)
             if found is None:
-                # The function is kept, so that its id stays its own.
-                found = self._traced[key] = (function, self._traceable(function, specs, dtype))
-        return found[1]
+                found = self._traced[key] = self._traceable(function, specs, dtype)
+        return found
 
     def _traceable(
         self, function: Block, specs: tuple[tuple[str, int] | None, ...], dtype: str
@@ -300,6 +300,30 @@ class TensorFlowDevice:
         return tf.function(
             traced, input_signature=signature, autograph=False
         ).get_concrete_function()
+
+
+class _Same:
+    """A function as a key: equal ones share a trace, also those that came by way of pickle.
+
+    A function of the user may have no hash; then it is the same as itself alone.
+    """
+
+    __slots__ = ("_function", "_hash")
+
+    def __init__(self, function: Block) -> None:
+        self._function = function
+        try:
+            self._hash: int | None = hash(function)
+        except TypeError:
+            self._hash = None
+
+    def __hash__(self) -> int:
+        return id(self._function) if self._hash is None else self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or self._function is other._function:
+            return isinstance(other, _Same)
+        return None not in {self._hash, other._hash} and self._function == other._function
 
 
 def _goes_in(dtype: str) -> bool:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ckptkit.catalog import Catalog
     from ckptkit.engine.device import DeviceName
     from ckptkit.engine.work import Work
-    from ckptkit.model import Algorithm, Catalog
+    from ckptkit.model import Algorithm
     from ckptkit.placement import Layout, Placement
     from ckptkit.storage.disk import Stamp
 

@@ -15,7 +15,8 @@ import numpy as np
 from ckptkit.engine.blocks import spans
 from ckptkit.engine.read import CHUNK
 from ckptkit.kernels import Constant
-from ckptkit.model import Box, Derived, Selection, Stored, Tensor
+from ckptkit.model import Derived, Stored, Tensor
+from ckptkit.region import Box, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ class Block(Protocol):
         """Compute a block."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Chain:
     """A tree of elementwise kernels as one function of its inputs.
 

@@ -16,7 +16,8 @@ from ckptkit import _native
 from ckptkit.engine.blocks import cut, spans
 from ckptkit.errors import CkptError, CorruptError, FormatError, UnsupportedError
 from ckptkit.kernels import numpy_dtype
-from ckptkit.model import DTYPES, MAX_BYTES, Box, Region, Selection, Stored, Tensor, TensorSpec
+from ckptkit.model import DTYPES, MAX_BYTES, Stored, Tensor, TensorSpec
+from ckptkit.region import Box, Region, Selection
 from ckptkit.storage.digest import digest
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from ckptkit.engine.device import Device
     from ckptkit.engine.program import Chain
-    from ckptkit.model import Box, Piece, Tensor
+    from ckptkit.model import Piece, Tensor
+    from ckptkit.region import Box
 
     Array = NDArray[Any]
     Bytes = NDArray[np.uint8]

@@ -22,8 +22,10 @@ from ckptkit.model import Extent, Stored, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckptkit.model import Box, Catalog, Piece, Tensor
+    from ckptkit.catalog import Catalog
+    from ckptkit.model import Piece, Tensor
     from ckptkit.placement import Int64s, Placement
+    from ckptkit.region import Box
 
 BLOCK: Final = 4 << 20
 """Bytes of a block that is computed box by box."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ckptkit.model import Catalog, Source, TensorSpec
+    from ckptkit.catalog import Catalog
+    from ckptkit.model import Source, TensorSpec
     from ckptkit.placement import Layout, Placement
 
 GROUP: Final = "ckptkit.formats"

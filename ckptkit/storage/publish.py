@@ -121,7 +121,10 @@ class Staging:
         if not self._root:
             return
         for path in reversed(self._visible):
-            self._disk.remove(path)
+            if self._whole_folder:
+                shutil.rmtree(path)
+            else:
+                self._disk.remove(path)
         shutil.rmtree(self._root, ignore_errors=True)
         for folder in self._made_parents:
             try:
@@ -147,5 +150,4 @@ class Staging:
             msg = "appeared while the edit ran; nothing was overwritten"
             raise ConflictError(msg, path=path)
         self._disk.rename(staged, path)
-        if not self._whole_folder:
-            self._visible.append(path)
+        self._visible.append(path)

@@ -75,9 +75,11 @@ def every_dtype() -> dict[str, tuple[str, Array]]:
 def _sane(values: Array) -> Array:
     # NaN keeps its payload through no conversion; its bits are the business of other tests.
     if values.dtype.kind in "fcV" or values.dtype.name.startswith(("bfloat", "float")):
-        return np.nan_to_num(values.astype(np.complex128)).astype(values.dtype) if (
-            values.dtype.kind == "c"
-        ) else np.where(np.isfinite(values.astype(np.float64)), values, values.dtype.type(1))
+        return (
+            np.nan_to_num(values.astype(np.complex128)).astype(values.dtype)
+            if (values.dtype.kind == "c")
+            else np.where(np.isfinite(values.astype(np.float64)), values, values.dtype.type(1))
+        )
     return values.astype(numpy_dtype(values.dtype.name), copy=False)
 
 

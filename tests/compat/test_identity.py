@@ -107,10 +107,7 @@ def test_copies_of_several_shards(tf, tmp_path, shards):
     merged(
         tf,
         tmp_path,
-        [
-            ({f"{n}/{k}": tf.range(k + n) for k in (3, 0, 9)},)
-            for n in reversed(range(shards))
-        ],
+        [({f"{n}/{k}": tf.range(k + n) for k in (3, 0, 9)},) for n in reversed(range(shards))],
     )
     check_copy(tmp_path)
 

@@ -159,9 +159,7 @@ def test_put_replaces_slices_and_other_shapes(tf, tmp_path):
     values = np.arange(24, dtype=np.float32).reshape(4, 6)
     tensors = {"w": tf.constant(values[:2]), "v": tf.constant(values[2:])}
     write(tf, tmp_path / "p0", tensors, ["4 6 0,2:-", "4 6 2,2:-"])
-    write(
-        tf, tmp_path / "p1", {"w": tensors["v"], "v": tensors["w"]}, ["4 6 2,2:-", "4 6 0,2:-"]
-    )
+    write(tf, tmp_path / "p1", {"w": tensors["v"], "v": tensors["w"]}, ["4 6 2,2:-", "4 6 0,2:-"])
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=[str(tmp_path / "p0"), str(tmp_path / "p1")],
         destination_prefix=str(tmp_path / "m"), delete_old_dirs=False,

@@ -55,36 +55,45 @@ def states(calls):
 
 
 def _states(calls):
-    clean, durable, pending = {}, {}, []
-    inode = {}
-    for number, (call, path, new) in enumerate(calls):
-        if call == "create":
-            inode[path] = number
-            clean[number] = False
-            pending.append(("add", path, number))
-        elif call in {"write", "copy", "resize"}:
-            clean[inode[path]] = False
-        elif call == "sync":
-            clean[inode[path]] = True
-        elif call == "rename" and path in inode:
-            inode[new] = inode.pop(path)
-            pending.append(("move", path, new))
-        elif call == "sync_folder":
-            kept = [change for change in pending if os.path.dirname(change[-1 if change[0] == "move" else 1]) != path]
-            for change in pending:
-                if change not in kept:
-                    _apply(durable, change)
-            pending = kept
-    for mask in range(1 << len(pending)):
-        names = dict(durable)
-        for bit, change in enumerate(pending):
+    device = _Device()
+    for call in calls:
+        device.take(*call)
+    for mask in range(1 << len(device.pending)):
+        names = dict(device.names)
+        for bit, change in enumerate(device.pending):
             if mask >> bit & 1:
                 _apply(names, change)
-        yield {path: clean[number] for path, number in names.items()}
+        yield {path: device.clean[number] for path, number in names.items()}
+
+
+class _Device:
+    """What is on a device, and what is not there yet: names by folder, contents by file."""
+
+    def __init__(self):
+        self.clean = []
+        self.names = {}
+        self.pending = []
+        self._open = {}
+
+    def take(self, call, path, new):
+        if call == "create":
+            self._open[path] = len(self.clean)
+            self.pending.append((path, None, len(self.clean)))
+            self.clean.append(False)
+        elif call in {"write", "copy", "resize", "sync"}:
+            self.clean[self._open[path]] = call == "sync"
+        elif call == "rename" and path in self._open:
+            self._open[new] = self._open.pop(path)
+            self.pending.append((new, path, None))
+        elif call == "sync_folder":
+            for change in [one for one in self.pending if os.path.dirname(one[0]) == path]:
+                _apply(self.names, change)
+                self.pending.remove(change)
 
 
 def _apply(names, change):
-    if change[0] == "add":
-        names[change[1]] = change[2]
-    elif change[1] in names:
-        names[change[2]] = names.pop(change[1])
+    path, old, number = change
+    if old is None:
+        names[path] = number
+    elif old in names:
+        names[path] = names.pop(old)

@@ -144,7 +144,9 @@ def test_a_destination_that_appears_meanwhile_is_not_touched(model, tmp_path):
     assert os.listdir(tmp_path / "out" / "new") == []
 
 
-@pytest.mark.parametrize("name", ["assets/words.txt", "saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize(
+    "name", ["assets/words.txt", "saved_model.pb", "variables/variables.index"]
+)
 def test_a_file_of_the_model_that_changed_is_a_conflict(model, tmp_path, name):
     plan = model.edit("w *= 2").plan(tmp_path / "out" / "new")
     os.utime(os.path.join(str(model.source), name), ns=(1, 1))

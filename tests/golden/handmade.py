@@ -129,9 +129,7 @@ class Bundle:
     ) -> None:
         """Append a payload to a shard, and add the record of it."""
         data = self.data[shard]
-        record = entry.Entry(
-            CODES[dtype], list(shape), shard, len(data), len(payload), mask(crc)
-        )
+        record = entry.Entry(CODES[dtype], list(shape), shard, len(data), len(payload), mask(crc))
         self.records[key] = entry.encode(record) + unknown
         data += payload
 

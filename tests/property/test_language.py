@@ -8,19 +8,11 @@ from hypothesis import strategies as st
 
 from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Rename
 from ckptkit.errors import EditError
-from ckptkit.kernels import (
-    OPS,
-    Call,
-    Convert,
-    Current,
-    Expression,
-    Number,
-    NumpyOps,
-    Other,
-    is_number,
-)
+from ckptkit.expressions import OPS, Call, Convert, Current, Number, Other
+from ckptkit.kernels import Expression, NumpyOps, is_number
 from ckptkit.language import parse
-from ckptkit.model import DTYPES, Region
+from ckptkit.model import DTYPES
+from ckptkit.region import Region
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 DTYPE_NAMES = st.sampled_from([name for name in DTYPES if is_number(name)])

@@ -30,7 +30,6 @@ from tests.oracle import crc, entry, strings
 from tests.oracle.varint import put_bytes, put_number
 from tests.property.strategies import SEEDS, bundles, layouts, slicings, tensors
 
-
 pytestmark = pytest.mark.usefixtures("unsynced")
 
 
@@ -336,11 +335,13 @@ def destinations(plan):
             strict=True,
         )
     )
+    ranges += [(flat.shard, flat.offset, flat.count * flat.spec.itemsize) for flat in moved.flats]
     ranges += [
-        (flat.shard, flat.offset, flat.count * flat.spec.itemsize) for flat in moved.flats
-    ]
-    ranges += [
-        (boxed.shard, boxed.offset + boxed.position(block), block.count * boxed.tensor.spec.itemsize)
+        (
+            boxed.shard,
+            boxed.offset + boxed.position(block),
+            block.count * boxed.tensor.spec.itemsize,
+        )
         for boxed in moved.boxes
         for block in boxed.blocks
     ]

@@ -16,7 +16,7 @@ from ckptkit.cli.failure import report
 from ckptkit.cli.ls import Row
 from ckptkit.cli.progress import Bar
 from ckptkit.cli.session import Session
-from ckptkit.model import Box
+from ckptkit.region import Box
 
 KERNEL = np.arange(12, dtype=np.float32).reshape(4, 3)
 TENSORS = {

@@ -7,23 +7,15 @@ from array import array
 import numpy as np
 import pytest
 
-from ckptkit.edits import (
-    Assign,
-    Cast,
-    Copy,
-    Drop,
-    Keep,
-    Map,
-    Put,
-    Rename,
-    apply_all,
-    glob_pattern,
-    quoted,
-)
+from ckptkit.catalog import Catalog, Columns
+from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Put, Rename, apply_all
 from ckptkit.errors import EditError
-from ckptkit.kernels import Constant, Current, Expression, MapFunction, numpy_dtype
+from ckptkit.expressions import Current
+from ckptkit.globs import glob_pattern, quoted
+from ckptkit.kernels import Constant, Expression, MapFunction, numpy_dtype
 from ckptkit.language import parse
-from ckptkit.model import DTYPES, Catalog, Columns, Derived, Region, Stored
+from ckptkit.model import DTYPES, Derived, Stored
+from ckptkit.region import Region
 
 
 def catalog(**specs):

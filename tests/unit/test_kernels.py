@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ckptkit.errors import EditError
+from ckptkit.expressions import OPS
 from ckptkit.kernels import (
-    OPS,
     Constant,
     Expression,
     KindError,

@@ -7,9 +7,9 @@ import pytest
 
 from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Rename
 from ckptkit.errors import EditError
-from ckptkit.kernels import OPS, Call, Convert, Current, Number, Other
+from ckptkit.expressions import OPS, Call, Convert, Current, Number, Other
 from ckptkit.language import REFERENCE, parse, parse_all
-from ckptkit.model import Region
+from ckptkit.region import Region
 
 X = Current()
 

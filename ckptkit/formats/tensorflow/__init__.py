@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ckptkit.catalog import Catalog
     from ckptkit.formats import Warn
-    from ckptkit.model import Catalog, Source, TensorSpec
+    from ckptkit.model import Source, TensorSpec
     from ckptkit.placement import Layout, Placement
 
 

@@ -11,8 +11,8 @@ from ckptkit import _native
 from ckptkit.formats.tensorflow.paths import INDEX, shard_path
 
 if TYPE_CHECKING:
+    from ckptkit.catalog import Catalog
     from ckptkit.formats import Warn
-    from ckptkit.model import Catalog
 
 MAX_FINDINGS: Final = 100
 """Overlaps are reported up to this number."""

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from ckptkit.edits import glob_pattern
 from ckptkit.errors import EditError, UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import CODES
 from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, shard_path
 from ckptkit.formats.tensorflow.payload import encode
+from ckptkit.globs import glob_pattern
 from ckptkit.kernels import Constant
-from ckptkit.model import Catalog, Derived, Source, Tensor
+from ckptkit.model import Derived, Source, Tensor
 from ckptkit.placement import Layout, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ckptkit.catalog import Catalog
     from ckptkit.placement import Int64s
 
 _NEW: Final = np.iinfo(np.int64).max

@@ -9,11 +9,11 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ckptkit import _native
+from ckptkit.catalog import Catalog, Columns
 from ckptkit.errors import CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
 from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path
 from ckptkit.formats.tensorflow.slices import join_slices
-from ckptkit.model import Catalog, Columns
 from ckptkit.storage.disk import MAX_TRANSFER
 
 if TYPE_CHECKING:

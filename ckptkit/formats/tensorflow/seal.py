@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ckptkit.model import Box, Catalog, Tensor
+    from ckptkit.catalog import Catalog
+    from ckptkit.model import Tensor
     from ckptkit.placement import Placement
+    from ckptkit.region import Box
 
 _VERBATIM: Final = -1
 _FULL: Final = (0, -1)

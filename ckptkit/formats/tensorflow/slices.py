@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ckptkit import _native
-from ckptkit.model import Box, Columns
+from ckptkit.catalog import Columns
+from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

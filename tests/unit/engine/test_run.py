@@ -18,7 +18,7 @@ from tests.golden.handmade import Bundle, grid
 
 EDITS = (
     "layer/* *= 0.5",
-    "layer/3[1, :] = t(\"row\")",
+    'layer/3[1, :] = t("row")',
     "cast layer/1 -> bfloat16",
     "sliced += 1",
     "sliced[2:5] *= x",
