@@ -255,6 +255,20 @@ class Catalog(Mapping[str, Tensor]):
         except KeyError:
             raise TensorNotFoundError.among(name, self.names) from None
 
+    def owner(self, path: str, offset: int) -> str | None:
+        """Return the tensor that has stored bytes from a byte of a file on, for messages."""
+        columns = self.columns
+        starts = {
+            row
+            for row, begin in enumerate(columns.offset)
+            if begin == offset
+            and columns.size[row]
+            and columns.files.get(columns.shard[row]) == path
+        }
+        wholes = {row for row, parts in columns.parts.items() for _, at in parts if at in starts}
+        pairs = zip(self.names, self.rows, strict=True)
+        return next((name for name, row in pairs if row in starts | wholes), None)
+
     def row(self, name: str) -> int:
         """Return the row of a name in ``columns``, -1 for a new tensor.
 

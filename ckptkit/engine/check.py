@@ -250,9 +250,9 @@ class _Shard:
         self._last = np.where(used, np.searchsorted(self._edges, self._end), 0)
         claimed = np.flatnonzero(_covered(self._first, self._last, count))
         cell = self._edges[claimed] // CELL
-        bounds = np.flatnonzero(np.diff(cell, prepend=-1, append=-1)) if count else claimed
-        self._low = claimed[bounds[:-1]]
-        self._high = claimed[bounds[1:] - 1] + 1
+        breaks = np.flatnonzero((np.diff(cell) != 0) | (np.diff(claimed) != 1))
+        self._low = claimed[np.concatenate([[0], breaks + 1])] if len(claimed) else claimed
+        self._high = claimed[np.concatenate([breaks, [-1]])] + 1 if len(claimed) else claimed
         self.nbytes = int((self._edges[self._high] - self._edges[self._low]).sum())
 
     def cells(self) -> Iterator[Callable[[Scratch], int]]:

@@ -6,13 +6,13 @@ import errno
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckptkit.engine.run import MEMORY, run_work
 from ckptkit.engine.work import compile_work
-from ckptkit.errors import ConflictError, EditError
+from ckptkit.errors import ConflictError, CorruptError, EditError
 from ckptkit.model import Derived, Source
 from ckptkit.storage.disk import Disk, Sources, stamp
 from ckptkit.storage.publish import Staging
@@ -21,39 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from numpy.typing import NDArray
-
     from ckptkit.catalog import Catalog
     from ckptkit.engine.device import DeviceName
     from ckptkit.engine.work import Work
+    from ckptkit.formats import Format
     from ckptkit.model import Algorithm
     from ckptkit.placement import Layout, Placement
     from ckptkit.storage.disk import Stamp
 
     Progress = Callable[[int, int], None]
-
-
-class Writer(Protocol):
-    """What a plan asks of a format."""
-
-    @property
-    def name(self) -> str:
-        """The name of the format."""
-
-    def reserve(
-        self,
-        before: Catalog,
-        after: Catalog,
-        source: Source | None,
-        destination: str,
-        layout: Layout,
-    ) -> Placement:
-        """Give every tensor its place."""
-
-    def seal(
-        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
-    ) -> dict[str, bytes]:
-        """Return the contents of the index files, the one that commits last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +93,7 @@ class Plan:
     bytes_reused: int
     bytes_written: int
     stamps: tuple[Stamp, ...]
-    format: Writer
+    format: Format
     sealed: Mapping[str, bytes] | None = None
 
     @property
@@ -204,18 +180,24 @@ class Plan:
             self._check_space(staging.parent)
             for path, size in zip(placement.files, placement.file_sizes, strict=True):
                 staging.create(path, size)
-            outcome = run_work(
-                self.work,
-                placement,
-                tuple(staging.staged(path) for path in placement.files),
-                self.after.columns.byteorder,
-                algorithms=dict(self._algorithms()),
-                device=device,
-                executor=executor,
-                progress=progress,
-                memory=memory,
-                disk=disk,
-            )
+            try:
+                outcome = run_work(
+                    self.work,
+                    placement,
+                    tuple(staging.staged(path) for path in placement.files),
+                    self.after.columns.byteorder,
+                    algorithms=dict(self._algorithms()),
+                    device=device,
+                    executor=executor,
+                    progress=progress,
+                    memory=memory,
+                    disk=disk,
+                )
+            except CorruptError as error:
+                # Steps know what they compute; what is damaged may be another tensor they read.
+                owner = self.before.owner(error.path or "", error.offset or 0)
+                error.tensor = owner or error.tensor
+                raise
             sealed = self.sealed or self.format.seal(self.after, placement, outcome.checksums)
             copied = self._copy_companions(staging, disk, sealed)
             for path, content in sealed.items():
@@ -235,8 +217,9 @@ class Plan:
 
     def _algorithms(self) -> Iterator[tuple[int, tuple[Algorithm, int]]]:
         for item in self.placement.payloads:
-            spec = self.after.spec(self.after.names[self.placement.tensor[item]])
-            yield item, (spec.algorithm, spec.count)
+            tensor = self.after.changed[self.after.names[self.placement.tensor[item]]]
+            box = tensor.boxes[self.placement.part[item]]
+            yield item, (tensor.spec.algorithm, box.count)
 
     def _copy_companions(self, staging: Staging, disk: Disk, sealed: Mapping[str, bytes]) -> int:
         sources = Sources(disk)
@@ -265,7 +248,7 @@ class Plan:
 
 
 def build_plan(
-    writer: Writer,
+    writer: Format,
     source: Source | None,
     before: Catalog,
     after: Catalog,

@@ -82,6 +82,8 @@ def perform(settings: Settings, step: Step) -> Done:
     """Run a step with the worker of its run. Any executor can call this."""
     worker = _WORKERS.get(settings.token)
     if worker is None:
+        # In a process of a pool, which is not told when a run is over: the next one tells it.
+        _WORKERS.clear()
         worker = _WORKERS.setdefault(settings.token, Worker(Disk(), device_from(settings.device)))
     return step.run(worker)
 

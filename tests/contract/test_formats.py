@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_blocks_tile_a_tensor(opened, values):
 
 
 def test_extents_lie_in_the_files_and_do_not_overlap(case, opened):
-    files = {path: os.path.getsize(path) for path in case.format.files(opened.source, opened.catalog)}
+    files = {
+        path: os.path.getsize(path) for path in case.format.files(opened.source, opened.catalog)
+    }
     taken = []
     for name in opened:
         source = opened.catalog[name].source
@@ -123,7 +126,7 @@ def test_extents_lie_in_the_files_and_do_not_overlap(case, opened):
             assert 0 <= extent.offset <= extent.offset + extent.length <= files[extent.path]
             taken.append((extent.path, extent.offset, extent.offset + extent.length))
     taken = sorted(entry for entry in taken if entry[1] < entry[2])
-    for (path, _, end), (other, start, _) in zip(taken, taken[1:], strict=False):
+    for (path, _, end), (other, start, _) in itertools.pairwise(taken):
         assert path != other or end <= start
 
 
@@ -134,7 +137,7 @@ def test_a_name_that_is_not_there_is_an_error_with_a_hint(opened):
 
 def test_a_catalog_survives_pickling(opened):
     tensor = opened.catalog["float32/2"]
-    assert pickle.loads(pickle.dumps(tensor)) == tensor
+    assert pickle.loads(pickle.dumps(tensor)) == tensor  # noqa: S301
 
 
 def test_any_damaged_byte_of_a_tensor_is_found(opened):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -216,7 +217,7 @@ def grid(shape: tuple[int, ...], cuts: Sequence[Sequence[int]]) -> list[Extents]
     slices: list[Extents] = [[]]
     for size, inner in zip(shape, cuts, strict=True):
         edges = [0, *sorted({at for at in inner if 0 < at < size}), size]
-        spans = [(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        spans = [(a, b - a) for a, b in itertools.pairwise(edges)]
         axis = [(0, -1)] if len(spans) == 1 else spans
         slices = [[*extents, extent] for extents in slices for extent in axis]
     return slices

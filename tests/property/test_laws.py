@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ckptkit
-from ckptkit import CorruptError, Layout, _native
+from ckptkit import CorruptError, Layout
 from ckptkit.edits import Copy, Drop
 from ckptkit.engine import program, read, run, work
 from ckptkit.storage.disk import Disk
@@ -482,10 +481,10 @@ def test_unknown_fields_survive_edits(fresh, edits, renamed, layout):
     records = records_of(Path(folder, "n.index").read_bytes())
     assert records[b""].endswith(UNKNOWN)
     for key in (b"a", b"b", b"s", b"t"):
-        key = renamed.get(key, key)
         if key != b"t" or "drop t" not in edits:
-            assert records[key].endswith(UNKNOWN)
-            assert entry.decode(records[key]).flags & entry.HAS_UNKNOWN
+            record = records[renamed.get(key, key)]
+            assert record.endswith(UNKNOWN)
+            assert entry.decode(record).flags & entry.HAS_UNKNOWN
 
 
 def test_an_edit_changes_only_the_records_that_it_names(fresh):
@@ -504,9 +503,10 @@ def test_a_tensor_in_a_single_slice_becomes_one_that_readers_take(fresh):
     with ckptkit.open(bundle.write(folder / "m")) as found:
         found.edit().plan(folder / "n").run()
     check_values(folder / "n", {"s": values})
-    for record in records_of(Path(folder, "n.index").read_bytes()).values():
-        decoded = entry.decode(record) if record[:1] != b"\x08" or b"\x12" in record else None
-        assert decoded is None or not (decoded.slices and decoded.size)
+    records = records_of(Path(folder, "n.index").read_bytes())
+    del records[b""]
+    for record in map(entry.decode, records.values()):
+        assert not (record.slices and record.size)
 
 
 def test_checksums_of_results_are_those_of_their_bytes(fresh):
@@ -516,5 +516,3 @@ def test_checksums_of_results_are_those_of_their_bytes(fresh):
     records = records_of(Path(folder, "m.index").read_bytes())
     assert entry.decode(records[b"n"]).crc == crc.mask(crc.crc32c(stored(values["n"])))
     assert entry.decode(records[b"s"]).crc == crc.mask(strings.encode([b"a", b"bc"])[1])
-    assert math.prod(values["n"].shape) == 5
-    assert _native.crc32c_mask(0) == entry.decode(records[b"n"]).crc or values["n"].size

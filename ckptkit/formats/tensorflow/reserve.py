@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.placement import Int64s
+    from ckptkit.region import Box
 
 _NEW: Final = np.iinfo(np.int64).max
 """Where a tensor that was not there before is sorted: after all others."""
@@ -164,24 +165,25 @@ def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
     old = [slice_row for _, slice_row in slices]
     if tensor.boxes != tuple(box for box, _ in slices):
         old = [row] * len(tensor.boxes)
-    payload = _payload(tensor, catalog.columns.byteorder)
-    if payload is not None:
-        yield _Item(at, 0, old[0], len(payload), derived=True, payload=payload)
-        return
     for part, box in enumerate(tensor.boxes):
-        size = box.count * tensor.spec.itemsize
-        yield _Item(at, part, old[part], size, derived=True)
+        payload = _payload(tensor, box, catalog.columns.byteorder)
+        size = box.count * tensor.spec.itemsize if payload is None else len(payload)
+        yield _Item(at, part, old[part], size, derived=True, payload=payload)
 
 
-def _payload(tensor: Tensor, byteorder: str) -> bytes | memoryview | None:
-    """Return the stored bytes of a tensor that is given whole, None where they are computed."""
+def _payload(tensor: Tensor, box: Box, byteorder: str) -> bytes | memoryview | None:
+    """Return the stored bytes of a piece whose values are given, None where they are computed."""
     kernel = tensor.source.kernel if isinstance(tensor.source, Derived) else None
-    if not isinstance(kernel, Constant) or len(tensor.boxes) > 1:
+    if not isinstance(kernel, Constant):
         return None
     if tensor.spec.kind in {"string", "variant"}:
-        return encode(kernel.elements, tensor.spec, byteorder)
-    # Given numbers are little-endian; for the other order the engine makes blocks of them.
-    return kernel.payload if byteorder == "little" else None
+        elements = kernel.elements
+        if box.shape != tensor.spec.shape:
+            elements = tuple(kernel.array()[box.slices()].ravel())
+        return encode(elements, tensor.spec, byteorder)
+    # The engine makes blocks of numbers in slices, and of those for the other byte order.
+    whole = box.shape == tensor.spec.shape and byteorder == "little"
+    return kernel.payload if whole else None
 
 
 def _cut(catalog: Catalog, items: _Items, order: Int64s, layout: Layout) -> tuple[Int64s, int]:
