@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ckptkit import _native
 from ckptkit.catalog import Catalog
 from ckptkit.formats import Format, by_name, find
 from ckptkit.model import Derived, Source, Tensor, TensorSpec
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Progress = Any
+
+if _native.__debug_build__:
+    warnings.warn("ckptkit was built without optimisation, and is slow", stacklevel=2)
 
 BLOCK: Final = 16 << 20
 """Bytes of the blocks that :meth:`StoredTensor.blocks` yields by default."""

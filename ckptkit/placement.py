@@ -68,6 +68,7 @@ class Placement:
         payloads: Encoded bytes of the items whose values are given, by item.
         folder: The folder that is published as a whole, if that is how it is done.
         companions: Files beside the tensors that are copied as they are: from, to.
+        template: Path of the index that the new one repeats, where nothing was edited.
     """
 
     files: tuple[str, ...]
@@ -86,6 +87,7 @@ class Placement:
     payloads: Mapping[int, bytes | memoryview] = field(default_factory=dict)
     folder: str | None = None
     companions: tuple[tuple[str, str], ...] = ()
+    template: str | None = None
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -156,9 +156,15 @@ class File:
         self._disk.about_to("sync", self.path)
         os.fsync(self.fd)
 
-    def sync_data(self) -> None:
-        """Start pushing what was written so far to the device, and wait for it."""
+    def settle(self, *, forget: bool) -> None:
+        """Have the device write what it was given so far.
+
+        Args:
+            forget: Leave the cache to others: what was written is not about to be read.
+        """
         os.fdatasync(self.fd)
+        if forget:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""

@@ -85,8 +85,10 @@ def test_copies_are_the_same_bytes(tmp_path, stem):
     assert contents(tmp_path, stem) == contents(FILES, stem)
 
 
-def test_a_compressed_index_of_an_older_writer():
+def test_a_compressed_index_of_an_older_writer(tmp_path):
     with ckptkit.open(FILES / "half_plus_two" / "variables") as found:
         values = {name[:1]: found[name].read().item() for name in found if name[:1] != "_"}
         assert values == {"a": 0.5, "b": 2.0, "c": 3.0}
         assert found.verify().ok
+        found.edit().plan(tmp_path / "variables").run()
+    assert contents(tmp_path, "variables") == contents(FILES / "half_plus_two", "variables")

@@ -79,6 +79,7 @@ def reserve(
         payloads={place[at]: payload for at, payload in items.payloads.items()},
         folder=folder,
         companions=tuple(_companions(source, folder)) if source and folder else (),
+        template=source.path + INDEX if source is not None and after is before else None,
     )
 
 
