@@ -41,7 +41,7 @@ def test_the_first_two_blocks_are_all_the_set_up():
     install, test = blocks("sh")[:2]
     assert install.strip().endswith("&& ckptkit demo")
     assert "pip install '.[all]'" in install
-    assert test == "pip install '.[test]' && pytest -n auto\n"
+    assert test == "pip install -e '.[test]' && pytest -n auto\n"
 
 
 def test_extras_that_it_names_exist():
