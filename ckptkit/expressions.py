@@ -185,3 +185,10 @@ def leaves(expr: Expr) -> Iterator[Number | Current | Other]:
 def others(expr: Expr) -> tuple[str, ...]:
     """Return the names in ``t("name")``, in the order of their first appearance."""
     return tuple(dict.fromkeys(leaf.name for leaf in leaves(expr) if isinstance(leaf, Other)))
+
+
+def operations(expr: Expr) -> int:
+    """Return how many operations an expression takes: each is a pass over the values."""
+    if isinstance(expr, Call):
+        return 1 + sum(map(operations, expr.args))
+    return 1 + operations(expr.argument) if isinstance(expr, Convert) else 0

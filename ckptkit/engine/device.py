@@ -19,8 +19,8 @@ import numpy as np
 
 from ckptkit.engine.read import ALIGNMENT, aligned
 from ckptkit.errors import EditError
-from ckptkit.expressions import OPS
-from ckptkit.kernels import Kernel, NumpyOps, numpy_dtype
+from ckptkit.expressions import OPS, operations
+from ckptkit.kernels import Expression, Kernel, NumpyOps, numpy_dtype
 from ckptkit.model import DTYPES, Derived
 
 if TYPE_CHECKING:
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 DeviceName = str
 """``auto``, ``numpy``, ``cpu``, ``cpu:1``, ``gpu``, ``gpu:0``, ..."""
 
-WORTH_IMPORTING: Final = 16 << 30
-"""Bytes of computed tensors from which TensorFlow on a processor is chosen over NumPy.
+WORTH_IMPORTING: Final = 32 << 30
+"""Bytes times operations beyond the first from which TensorFlow on a processor is chosen.
 
-Importing it takes 2 to 4 seconds, and per byte it is hardly faster on few cores: both are held up
-by memory. See ``benchmarks/edit_all``.
+NumPy goes through memory once for every operation, TensorFlow on all cores at a time. A single
+operation is bound by files and memory, and NumPy is quicker; each further one cost it a tenth of
+a second more per GiB on 2 cores, and importing TensorFlow takes about 3 seconds.
 """
 
 _GPU_FILES: Final = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -98,7 +99,9 @@ def choose(name: DeviceName, work: Work) -> str | None:
     may_have_gpu = any(map(os.path.exists, _GPU_FILES))
     if may_have_gpu and import_tensorflow().config.list_logical_devices("GPU"):
         return "gpu"
-    pays = work.bytes_computed >= WORTH_IMPORTING
+    built_in = [kernel for kernel in kernels if isinstance(kernel, Expression)]
+    passes = max((operations(kernel.expr) for kernel in built_in), default=0)
+    pays = work.bytes_computed * (passes - 1) >= WORTH_IMPORTING
     return "cpu" if pays or any(kernel.callable_kernel for kernel in kernels) else "numpy"
 
 
