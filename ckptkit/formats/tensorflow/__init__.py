@@ -66,15 +66,20 @@ class TensorFlow:
         self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
     ) -> dict[str, bytes]:
         """Write the index of a new bundle, and a SavedModel's fingerprint of it."""
-        from ckptkit.formats.tensorflow.savedmodel import FINGERPRINT, with_checkpoint_hash
+        from ckptkit.formats.tensorflow.savedmodel import (
+            FINGERPRINT,
+            MAX_BYTES,
+            with_checkpoint_hash,
+        )
         from ckptkit.formats.tensorflow.seal import seal
 
         index = seal(catalog, placement, checksums)
         sealed: dict[str, bytes] = {}
         for old, new in placement.companions:
-            if os.path.basename(new) == FINGERPRINT:
+            if new == os.path.join(placement.folder or "", FINGERPRINT):
                 with open(old, "rb") as file:
-                    sealed[new] = with_checkpoint_hash(file.read(), index, path=old)
+                    fingerprint = file.read(MAX_BYTES + 1)
+                sealed[new] = with_checkpoint_hash(fingerprint, index, path=old)
         return {**sealed, placement.index: index}
 
 

@@ -30,8 +30,11 @@ def with_checkpoint_hash(fingerprint: bytes, index: bytes, *, path: str) -> byte
     result is known before the index is.
 
     Raises:
-        CorruptError: The fingerprint does not parse.
+        CorruptError: The fingerprint does not parse, or is too long to be one.
     """
+    if len(fingerprint) > MAX_BYTES:
+        msg = f"a fingerprint has at most {MAX_BYTES} bytes"
+        raise CorruptError(msg, path=path)
     found = _native.fingerprint64(index)
     fields = list(_fields(fingerprint, path))
     if [value for number, value, _ in fields if number == _CHECKPOINT_HASH][-1:] == [found]:

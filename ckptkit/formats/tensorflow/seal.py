@@ -52,16 +52,21 @@ def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) 
         _masked(records.checksum[order]),
     )
     index = _native.table_encode(keys, key_ends, values, value_ends)
-    return index if placement.template is None else _as_it_was(placement.template, index)
-
-
-def _as_it_was(path: str, index: bytes) -> bytes:
-    """Return the old index if it says the same in other bytes, as a compressed one does."""
-    with open(path, "rb") as file:
+    if placement.template is None:
+        return index
+    with open(placement.template, "rb") as file:
         old = file.read()
-    limit = len(old) + len(index)
-    same = _native.table_decode(old, limit) == _native.table_decode(index, limit)
-    return old if same else index
+    # A compressed index says the same in other bytes; what holds more says something else.
+    table = (keys, key_ends, values, value_ends)
+    return old if old != index and _says(old, table) else index
+
+
+def _says(index: bytes, table: tuple[bytes, bytes, bytes, bytes]) -> bool:
+    """Tell whether an index holds just these keys and values."""
+    try:
+        return _native.table_decode(index, len(table[0]) + len(table[2])) == table
+    except _native.DecodeError:
+        return False
 
 
 class _Records:
