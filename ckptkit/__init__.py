@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from ckptkit.api import Checkpoint as Checkpoint
     from ckptkit.api import Draft as Draft
     from ckptkit.api import diff as diff
+    from ckptkit.api import discard_undo as discard_undo
     from ckptkit.api import open as open  # noqa: A004  it opens, as gzip.open does
+    from ckptkit.api import recover as recover
     from ckptkit.api import save as save
+    from ckptkit.api import undo as undo
     from ckptkit.edits import Map as Map
     from ckptkit.edits import Put as Put
     from ckptkit.errors import CkptError as CkptError
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME: Final = {
-    **dict.fromkeys(("Checkpoint", "Draft", "diff", "open", "save"), "api"),
+    **dict.fromkeys(
+        ("Checkpoint", "Draft", "diff", "discard_undo", "open", "recover", "save", "undo"), "api"
+    ),
     **dict.fromkeys(("Map", "Put"), "edits"),
     **dict.fromkeys(
         (

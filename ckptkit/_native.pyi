@@ -30,6 +30,7 @@ __all__ = [
     "crc32c_combine",
     "crc32c_mask",
     "crc32c_patch",
+    "crc32c_patch_runs",
     "crc32c_segments",
     "crc32c_unmask",
     "crc32c_unmask_column",
@@ -99,6 +100,21 @@ def crc32c_patch(value: int, old: _Buffer, new: _Buffer, tail: int) -> int:
 
     Raises:
         ValueError: `old` and `new` differ in length.
+    """
+
+def crc32c_patch_runs(value: int, old: _Buffer, new: _Buffer, width: int, tails: _Buffer) -> int:
+    """Return the CRC-32C of a whole after runs of `width` bytes each were replaced.
+
+    Args:
+        value: CRC-32C of the whole before.
+        old: the bytes that were replaced, all runs joined.
+        new: the bytes that replaced them, as many.
+        width: bytes of each run, above 0.
+        tails: int64, how many bytes of the whole come after each run; strictly falling by at least
+            `width`.
+
+    Raises:
+        ValueError: the lengths do not agree, or the tails do not fall.
     """
 
 def crc32_patch(value: int, old: _Buffer, new: _Buffer, tail: int) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ckptkit import _native
 from ckptkit.catalog import Catalog
+from ckptkit.engine.preflight import check_readable
+from ckptkit.errors import ConflictError, CorruptError
 from ckptkit.formats import Format, by_name, find
 from ckptkit.model import Derived, Source, Tensor, TensorSpec
 from ckptkit.placement import Layout
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from ckptkit.edits import Edit
     from ckptkit.engine.check import Difference, Verdict
     from ckptkit.engine.plan import Plan, Report
+    from ckptkit.engine.recover import Recovery
     from ckptkit.region import Box
+    from ckptkit.storage.disk import Disk
 
     Array = NDArray[Any]
     Progress = Any
@@ -47,8 +51,11 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.ope
         FileNotFoundError: There is nothing there.
         UnknownFormatError: No format claims the path.
         CorruptError: The index is damaged, or contradicts itself or the data files.
+        NeedsRecoveryError: An edit in place was cut short; see :func:`ckptkit.recover`.
+        ConflictError: It is being edited in place just now.
     """
     form, source = find(os.fspath(path))
+    check_readable(os.path.abspath(source.path), str(source))
     return Checkpoint(form, source, form.scan(source))
 
 
@@ -88,7 +95,7 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         Raises:
             TensorNotFoundError: There is none of that name.
         """
-        return StoredTensor(name, self.catalog[name], self.writer, self._files)
+        return StoredTensor(name, self.catalog[name], self)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is a tensor of that name."""
@@ -101,6 +108,12 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
     def __len__(self) -> int:
         """Return the number of tensors."""
         return len(self.catalog)
+
+    @property
+    def dead_bytes(self) -> int:
+        """Bytes of the data files that belong to no tensor; ``how="copy"`` leaves them out."""
+        _, *data = (known.size for known in self.stamps)
+        return self.catalog.columns.dead_bytes(sum(data))
 
     def specs(self) -> Iterator[tuple[str, TensorSpec]]:
         """Iterate over names with dtypes and shapes."""
@@ -117,6 +130,24 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
     def __repr__(self) -> str:
         """Return what it is, where, and how large."""
         return f"<{self.format} checkpoint {self.path!r}: {len(self):,} tensors>"
+
+    @property
+    def files(self) -> Sources:
+        """The open data files."""
+        return self._files
+
+    def check_unchanged(self) -> None:
+        """Refuse what was read if an edit in place may have changed some of it meanwhile.
+
+        Raises:
+            ConflictError: The checkpoint is not the one that was opened any more.
+            NeedsRecoveryError: An edit in place was cut short.
+        """
+        path = os.path.abspath(self.source.path)
+        check_readable(path, self.path)
+        if self.stamps and stamp(self.stamps[0].path) != self.stamps[0]:
+            msg = "the checkpoint was edited since it was opened; open it again"
+            raise ConflictError(msg, path=self.path)
 
     def close(self) -> None:
         """Let go of the files; reading opens them again."""
@@ -155,14 +186,13 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
 class StoredTensor:
     """A tensor in a checkpoint. Values are read when they are asked for, and only those."""
 
-    __slots__ = ("_files", "_format", "name", "tensor")
+    __slots__ = ("_checkpoint", "name", "tensor")
 
-    def __init__(self, name: str, tensor: Tensor, form: Format, files: Sources) -> None:
+    def __init__(self, name: str, tensor: Tensor, checkpoint: Checkpoint) -> None:
         """Hold where the values are; index a :class:`Checkpoint` to get one."""
         self.name = name
         self.tensor = tensor
-        self._format = form
-        self._files = files
+        self._checkpoint = checkpoint
 
     @property
     def spec(self) -> TensorSpec:
@@ -196,16 +226,26 @@ class StoredTensor:
 
         Raises:
             CorruptError: The checksum differs.
+            ConflictError: The checkpoint was edited in place meanwhile.
             EditError: The region does not fit the shape.
             UnsupportedError: The dtype cannot be read.
         """
         from ckptkit.engine.read import read_region, read_tensor
 
-        decode = self._format.decode
-        if region is None:
-            return read_tensor(self._files, self.name, self.tensor, decode, verify=verify)
-        wanted = region if isinstance(region, Region) else Region.of(region)
-        return read_region(self._files, self.name, self.tensor, wanted, decode)
+        checkpoint = self._checkpoint
+        decode, files = checkpoint.writer.decode, checkpoint.files
+        try:
+            if region is None:
+                found = read_tensor(files, self.name, self.tensor, decode, verify=verify)
+            else:
+                wanted = region if isinstance(region, Region) else Region.of(region)
+                found = read_region(files, self.name, self.tensor, wanted, decode)
+        except CorruptError:
+            # What looks damaged may be half old and half new.
+            checkpoint.check_unchanged()
+            raise
+        checkpoint.check_unchanged()
+        return found
 
     def blocks(self, nbytes: int = BLOCK) -> Iterator[tuple[Box, Array]]:
         """Yield the tensor in blocks of at most ``nbytes`` bytes, in C order, with their boxes.
@@ -215,7 +255,10 @@ class StoredTensor:
         """
         from ckptkit.engine.read import read_blocks
 
-        return read_blocks(self._files, self.name, self.tensor, nbytes)
+        checkpoint = self._checkpoint
+        for block in read_blocks(checkpoint.files, self.name, self.tensor, nbytes):
+            checkpoint.check_unchanged()
+            yield block
 
     def __getitem__(self, index: object) -> Array:
         """Read a region; only its bytes are read, and not verified."""
@@ -257,9 +300,12 @@ class Draft:
         catalog: Catalog,
         edits: tuple[str, ...],
         notes: tuple[str, ...],
+        *,
+        repeatable: bool = True,
     ) -> None:
         """Hold an edited catalog; use :meth:`Checkpoint.edit`."""
         self._checkpoint = checkpoint
+        self._repeatable = repeatable
         self.catalog = catalog
         self.edits = edits
         self.notes = notes
@@ -276,36 +322,56 @@ class Draft:
         parsed = [parse(edit) if isinstance(edit, str) else edit for edit in edits]
         change = apply_all(self.catalog, parsed)
         texts = (*self.edits, *map(str, parsed))
-        return Draft(self._checkpoint, change.catalog, texts, (*self.notes, *change.notes))
+        notes = (*self.notes, *change.notes)
+        # What a statement says can be done again; what a function does, nobody knows.
+        repeatable = self._repeatable and all(isinstance(edit, str) for edit in edits)
+        return Draft(self._checkpoint, change.catalog, texts, notes, repeatable=repeatable)
 
     def plan(
-        self, destination: str | os.PathLike[str], how: str = "auto", layout: Layout = _KEEP
+        self,
+        destination: str | os.PathLike[str] | None = None,
+        how: str = "auto",
+        layout: Layout = _KEEP,
+        *,
+        keep_undo: bool = False,
+        break_links: bool = False,
     ) -> Plan:
-        """Lay the result out at a new place.
+        """Lay the result out: at a new place, or where the checkpoint is.
 
         Args:
-            destination: The new prefix, or the new folder of a SavedModel.
-            how: The way of writing: ``auto`` or ``copy``.
+            destination: The new prefix, or the new folder of a SavedModel; None to edit in place.
+            how: The way of writing: ``copy`` or ``link`` for a new place, ``patch``, ``append`` or
+                ``copy`` (which leaves no dead bytes) in place; ``auto`` chooses, and the plan says
+                why.
             layout: How to cut shards; as they are by default.
+            keep_undo: In place: leave beside the checkpoint what :func:`ckptkit.undo` needs.
+            break_links: In place: give the checkpoint files of its own, where it shares some with
+                another one.
 
         Raises:
-            EditError: The destination exists, or the format refuses the edit.
+            EditError: The destination exists, the format refuses the edit, or it cannot be written
+                that way.
             ConflictError: A file of the checkpoint changed since it was opened.
         """
-        from ckptkit.engine.plan import build_plan, check_how
+        from ckptkit.engine.choose import Wish, build_plan
 
-        check_how(how)
         origin = self._checkpoint
         return build_plan(
-            origin.writer,
-            origin.source,
-            origin.catalog,
-            self.catalog,
-            os.fspath(destination),
-            layout,
-            self.edits,
-            self.notes,
-            origin.stamps,
+            Wish(
+                origin.writer,
+                origin.source,
+                origin.catalog,
+                self.catalog,
+                None if destination is None else os.fspath(destination),
+                how,
+                layout,
+                self.edits,
+                self.notes,
+                origin.stamps,
+                self._repeatable,
+                keep_undo,
+                break_links,
+            )
         )
 
 
@@ -328,12 +394,71 @@ def save(
         EditError: There is something at the path, or a value cannot be stored.
     """
     from ckptkit.edits import encode
-    from ckptkit.engine.plan import build_plan
+    from ckptkit.engine.choose import Wish, build_plan
 
     given = {name: encode(values, copy=False) for name, values in tensors.items()}
     catalog = Catalog.of({name: Tensor(one.spec, Derived(one)) for name, one in given.items()})
     empty, where = Catalog.of({}), os.fspath(path)
-    return build_plan(by_name(format), None, empty, catalog, where, layout, (), (), ()).run()
+    wish = Wish(by_name(format), None, empty, catalog, where, "copy", layout)
+    return build_plan(wish).run()
+
+
+def recover(
+    path: str | os.PathLike[str],
+    *,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    disk: Disk | None = None,
+) -> Recovery:
+    """Bring a checkpoint to the state before or after an edit in place that was cut short.
+
+    It can be interrupted, and called again. A checkpoint that needs nothing stays as it is.
+    Folders that interrupted copies to this path left are removed.
+
+    Args:
+        path: The checkpoint, or where a copy was to be.
+        memory: Bytes of staging memory, where the edit has to be gone on with.
+        progress: Called with bytes done and bytes in all.
+        disk: The file system; tests put another one here.
+
+    Raises:
+        ConflictError: Another process edits it, or it was written anew since.
+        CorruptError: The journal is damaged.
+        FileNotFoundError: There is nothing at the path, nor was there to be.
+    """
+    from ckptkit.engine.recover import recover
+    from ckptkit.engine.run import MEMORY
+
+    def again(form: Format, source: Source, edits: tuple[str, ...]) -> Plan:
+        checkpoint = Checkpoint(form, source, form.scan(source))
+        return checkpoint.edit(*edits).plan(how="patch")
+
+    return recover(os.fspath(path), again, memory or MEMORY, progress, disk)
+
+
+def undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> Recovery:
+    """Take back the latest edit in place that kept an undo: every file gets its bytes back.
+
+    Raises:
+        EditError: No undo is kept.
+        ConflictError: The checkpoint changed since that edit, or another process edits it.
+        NeedsRecoveryError: An edit in place was cut short.
+    """
+    from ckptkit.engine.recover import undo
+
+    return undo(os.fspath(path), disk)
+
+
+def discard_undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> tuple[str, ...]:
+    """Remove what is kept to undo edits of a checkpoint, and undo none; return the paths.
+
+    Raises:
+        ConflictError: Another process edits it.
+        NeedsRecoveryError: An edit in place was cut short.
+    """
+    from ckptkit.engine.recover import discard_undo
+
+    return discard_undo(os.fspath(path), disk)
 
 
 def diff(

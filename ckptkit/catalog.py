@@ -120,6 +120,23 @@ class Columns:
         checksum = Checksum(_algorithm(self.dtype_names.get(self.dtype[row])), self.checksum[row])
         return Piece(box, extent, checksum, self.entry(row))
 
+    def dead_bytes(self, stored: int) -> int:
+        """Return how many bytes of the data files, which have ``stored``, belong to no tensor."""
+        sliced = self.SLICED
+        joined = any(flag & sliced for flag in set(bytes(self.flags)))
+        if not joined and sum(self.size) == stored:
+            # Compact files hold just their tensors, and need no closer look.
+            return 0
+        live, end, last = 0, 0, -1
+        places = zip(self.shard, self.offset, self.size, self.flags, strict=True)
+        for shard, offset, size, flags in sorted(places):
+            if flags & sliced or not size:
+                continue
+            end = end if shard == last else 0
+            live += max(offset + size - max(offset, end), 0)
+            end, last = max(end, offset + size), shard
+        return stored - live
+
     def with_parts(self, parts: Mapping[int, tuple[tuple[Box, int], ...]]) -> Columns:
         """Return the columns with what is known about slices."""
         return replace(self, parts=parts)

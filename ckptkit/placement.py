@@ -1,9 +1,9 @@
-"""Where tensors go in new files: the wish (:class:`Layout`) and the answer (:class:`Placement`)."""
+"""Where tensors go: the wish (:class:`Target`) and the answer (:class:`Placement`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ckptkit.errors import EditError
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int64s = NDArray[np.int64]
+
+Way = Literal["copy", "link", "append", "patch"]
+"""How a checkpoint is written: all of it anew; beside hard links to the old shards; at the end of
+a shard; or where its bytes are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,35 @@ class Layout:
                 raise EditError(msg)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an edited checkpoint is to be, and how it gets there.
+
+    Attributes:
+        path: What its files will have in common, or the folder that it will be as a whole.
+        how: The way of writing.
+        in_place: It takes the place of the one that is edited.
+        layout: How to cut shards, where all of them are written anew.
+    """
+
+    path: str
+    how: Way = "copy"
+    in_place: bool = False
+    layout: Layout = field(default_factory=Layout)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
     """Where every stored run of a catalog goes: one item per tensor, or per piece of one.
 
-    Items are in the order of their bytes: by shard, then by offset, without gaps between them.
+    Items are in the order of their bytes: by shard, then by offset. Those that are written to a
+    place of their own have no gaps between them.
 
     Attributes:
         files: Path of every data file, by shard.
         file_sizes: Length of every data file in bytes.
+        bases: The file that a data file is already, or is to be a hard link to; None for a new
+            one.
         index: Path of the file whose appearance makes the checkpoint.
         tensor: int64, position of the item's tensor in the catalog.
         part: int64, which piece of the tensor.
@@ -64,6 +88,7 @@ class Placement:
         source_files: Path of the files that unchanged bytes come from.
         source_file: int64, which of them; -1 where the bytes are computed or given.
         source_offset: int64, where in it, in bytes.
+        stays: bool, the bytes of the item are in the data file already.
         checksum: uint32, as it is in the source; only meaningful for unchanged items.
         payloads: Encoded bytes of the items whose values are given, by item.
         folder: The folder that is published as a whole, if that is how it is done.
@@ -73,6 +98,7 @@ class Placement:
 
     files: tuple[str, ...]
     file_sizes: tuple[int, ...]
+    bases: tuple[str | None, ...]
     index: str
     tensor: Int64s
     part: Int64s
@@ -83,6 +109,7 @@ class Placement:
     source_files: tuple[str, ...]
     source_file: Int64s
     source_offset: Int64s
+    stays: NDArray[np.bool_]
     checksum: NDArray[np.uint32]
     payloads: Mapping[int, bytes | memoryview] = field(default_factory=dict)
     folder: str | None = None

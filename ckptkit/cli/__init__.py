@@ -21,7 +21,18 @@ from ckptkit.cli.session import Session, traceback_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final = ("ls", "show", "verify", "diff", "edit", "demo", "help", "completion")
+COMMANDS: Final = (
+    "ls",
+    "show",
+    "verify",
+    "diff",
+    "edit",
+    "recover",
+    "undo",
+    "demo",
+    "help",
+    "completion",
+)
 """The commands, each a module of that name that holds one called ``command``."""
 
 COMPLETE: Final = "_CKPTKIT_COMPLETE"
@@ -49,8 +60,8 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 done, 1 differs or fails verification, 2 usage, 3 corrupt or unknown format,"
-        " 4 edit refused, 5 conflict, 6 operating system, 70 a bug in ckptkit, 130 interrupted,"
-        " 143 terminated."
+        " 4 edit refused, 5 conflict or recovery needed, 6 operating system, 70 a bug in ckptkit,"
+        " 130 interrupted, 143 terminated."
     ),
 )
 @click.version_option(__version__, prog_name="ckptkit")

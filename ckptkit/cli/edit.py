@@ -50,7 +50,7 @@ def device_name(text: str) -> str:
     return text
 
 
-@click.command("edit", short_help="Edit a checkpoint into a new one.")
+@click.command("edit", short_help="Edit a checkpoint, into a new one or in place.")
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path(), required=False)
 @click.option("-e", "--edit", "edits", multiple=True, metavar="EDIT", help="An edit; repeatable.")
@@ -63,8 +63,26 @@ def device_name(text: str) -> str:
     help="Edits from a file, one per line, before those of -e; - is standard input.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan, to the byte, and write nothing.")
+@click.option("--in-place", is_flag=True, help="Edit SRC where it is; there is no DST.")
 @click.option(
-    "--how", type=click.Choice(["auto", "copy"]), default="auto", help="The way of writing."
+    "--how",
+    type=click.Choice(["auto", "copy", "link", "append", "patch"]),
+    default="auto",
+    help="The way of writing; see `ckptkit help writing`.",
+)
+@click.option("--compact", is_flag=True, help="In place, all files anew: dead bytes are left out.")
+@click.option(
+    "--keep-undo", is_flag=True, help="In place: keep what `ckptkit undo` needs to take it back."
+)
+@click.option(
+    "--break-links",
+    is_flag=True,
+    help="In place: give SRC files of its own where it shares some with another checkpoint.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where an interrupted run stopped, and be resumable if interrupted.",
 )
 @click.option("--shards", type=click.IntRange(1), help="Write this many shards of similar size.")
 @click.option(
@@ -94,42 +112,60 @@ def command(
     edits: tuple[str, ...],
     files: tuple[TextIO, ...],
     dry_run: bool,
+    in_place: bool,
     how: str,
+    compact: bool,
+    keep_undo: bool,
+    break_links: bool,
+    resume: bool,
     shards: int | None,
     max_shard_size: int | None,
     rules: tuple[str, ...],
     **running: Any,
 ) -> None:
-    """Edit the checkpoint SRC and write the result to DST, which must not exist yet.
+    """Edit the checkpoint SRC: into DST, which must not exist yet, or --in-place.
 
     An EDIT is one statement, such as "dense/kernel[:, 1] *= 1.5", "rename ^old/ -> new/" or
     "drop **/Adam*"; see `ckptkit help language`. They are applied in order. Nothing appears at DST
-    until all of it is written.
+    until all of it is written; in place, a crash at any moment leaves what `ckptkit recover`
+    brings to the state before the edit or after it.
     """
     import ckptkit
 
-    destination = _new(dst)
+    destination = _destination(dst, in_place=in_place or compact)
     statements = [*_lines(files), *edits]
     layout = _layout(shards, max_shard_size, rules)
-    if not statements and layout == ckptkit.Layout():
+    if not statements and layout == ckptkit.Layout() and not compact:
         msg = "nothing to do: give an edit with -e, or a way to cut shards"
         raise click.UsageError(msg)
+    _check_flags(destination, how, compact=compact, keep_undo=keep_undo, resume=resume)
     with ckptkit.open(src) as checkpoint:
-        plan = checkpoint.edit(*statements).plan(destination, how, layout)
+        plan = checkpoint.edit(*statements).plan(
+            destination,
+            "copy" if compact else how,
+            layout,
+            keep_undo=keep_undo,
+            break_links=break_links,
+        )
         session.say(str(plan))
         report = None
         if not dry_run:
             with session.bar("writing") as bar, _executor(running["jobs"]) as executor:
                 limits = {} if running["memory"] is None else {"memory": running["memory"]}
-                report = plan.run(running["device"], executor, bar, **limits)
+                report = plan.run(running["device"], executor, bar, **limits, resume=resume)
             session.say(_told(report))
     if session.json:
         session.emit({"plan": plan.to_dict(), "report": report.to_dict() if report else None})
 
 
-def _new(dst: str | None) -> str:
+def _destination(dst: str | None, *, in_place: bool) -> str | None:
+    if in_place:
+        if dst is not None:
+            msg = "an edit in place has no destination: give SRC alone, or leave the flag out"
+            raise click.UsageError(msg)
+        return None
     if dst is None:
-        msg = "editing in place is not available yet: give a destination, as in SRC DST"
+        msg = "give a destination, as in SRC DST, or edit SRC where it is with --in-place"
         raise click.UsageError(msg)
     if not dst or os.path.isdir(dst):
         # A path that ends in a slash would name files beside the folder, not in it.
@@ -137,6 +173,27 @@ def _new(dst: str | None) -> str:
         msg = f"{dst!r} is a folder: the destination is a path that is not there yet, as {name!r}"
         raise click.UsageError(msg)
     return dst
+
+
+def _check_flags(
+    destination: str | None, how: str, *, compact: bool, keep_undo: bool, resume: bool
+) -> None:
+    """Refuse flags that contradict one another."""
+    if compact and how not in {"auto", "copy"}:
+        msg = f"--compact writes all files anew; it does not go with --how {how}"
+        raise click.UsageError(msg)
+    if compact and keep_undo:
+        msg = "--compact cannot be undone: it does not go with --keep-undo"
+        raise click.UsageError(msg)
+    if resume and destination is None:
+        msg = "--resume is for a new destination; in place it is `ckptkit recover`"
+        raise click.UsageError(msg)
+    if destination is not None and how in {"append", "patch"}:
+        msg = f"--how {how} is for an edit in place: --in-place instead of a destination"
+        raise click.UsageError(msg)
+    if destination is None and how == "link":
+        msg = "--how link is for a new place: give a destination"
+        raise click.UsageError(msg)
 
 
 def _lines(files: tuple[TextIO, ...]) -> Iterator[str]:
@@ -172,9 +229,15 @@ def _executor(jobs: int | None) -> Iterator[Executor | None]:
 
 
 def _told(report: Report) -> str:
-    device = f", computed on {report.device}" if report.device else ""
+    parts = [f"{human_size(report.bytes_reused)} carried over as they were"]
+    if report.bytes_resumed:
+        parts.append(f"{human_size(report.bytes_resumed)} were there from before")
+    if report.bytes_journal:
+        parts.append(f"{human_size(report.bytes_journal)} journalled")
+    parts.append(f"{human_size(report.bytes_read)} read")
+    if report.device:
+        parts.append(f"computed on {report.device}")
     return (
-        f"wrote {human_size(report.bytes_written)} to {report.destination}"
-        f" in {report.seconds:.2f} s ({human_size(report.bytes_reused)} carried over as they were,"
-        f" {human_size(report.bytes_read)} read{device})"
+        f"{report.how}: wrote {human_size(report.bytes_written)} to {report.destination}"
+        f" in {report.seconds:.2f} s ({', '.join(parts)})"
     )

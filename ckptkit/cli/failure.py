@@ -28,6 +28,7 @@ def report(error: BaseException, session: Session) -> int:
         The exit code.
     """
     message, code = _explain(error)
+    notes: list[str] = getattr(error, "__notes__", [])
     if session.traceback:
         import traceback
 
@@ -35,7 +36,7 @@ def report(error: BaseException, session: Session) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         _complain(error.ctx.get_usage())
     # No line of a message, which may quote a name, can pass for one of ours.
-    _complain("ckptkit: error: " + message.replace("\n", "\n  "))
+    _complain("ckptkit: error: " + "\n".join([message, *notes]).replace("\n", "\n  "))
     if session.json:
         session.emit({"error": _as_dict(error, message)})
     sys.stdout.flush()

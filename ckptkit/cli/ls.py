@@ -160,7 +160,8 @@ def _write_json(checkpoint: Checkpoint, listing: Iterator[Row]) -> None:
     first = next(listing, None)
     encode = json.JSONEncoder(ensure_ascii=True).encode
     write = sys.stdout.write
-    head = encode({"format": checkpoint.format, "path": checkpoint.path})
+    dead = checkpoint.dead_bytes
+    head = encode({"format": checkpoint.format, "path": checkpoint.path, "dead_bytes": dead})
     write(head[:-1] + ', "tensors": [')
     if first is not None:
         write("\n" + encode(first.to_dict()))
@@ -171,7 +172,9 @@ def _write_json(checkpoint: Checkpoint, listing: Iterator[Row]) -> None:
 
 def _place_of(checkpoint: Checkpoint) -> str:
     shards = counted(checkpoint.catalog.columns.shards, "shard")
-    return f"{checkpoint.format} checkpoint of {shards} at {checkpoint.path}"
+    dead = checkpoint.dead_bytes
+    more = f", {human_size(dead)} of dead bytes (edit --compact leaves them out)" if dead else ""
+    return f"{checkpoint.format} checkpoint of {shards} at {checkpoint.path}{more}"
 
 
 def _write_text(listing: Iterator[Row], where: str, *, long: bool) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from ckptkit import _native
 from ckptkit.engine.compare import Difference, compare
 from ckptkit.engine.crew import Scratch, each
+from ckptkit.engine.preflight import check_readable
 from ckptkit.errors import (
     CkptError,
     ConflictError,
@@ -114,9 +115,11 @@ def verify_path(path: str | os.PathLike[str], progress: Progress | None = None) 
     Raises:
         FileNotFoundError: There is nothing there.
         UnknownFormatError: No format claims the path.
+        NeedsRecoveryError: An edit in place was cut short.
     """
     try:
         form, source = find(os.fspath(path))
+        check_readable(os.path.abspath(source.path), str(source))
         catalog = form.scan(source)
     except UnknownFormatError:
         raise

@@ -110,6 +110,11 @@ def _kernels(work: Work) -> Iterator[Kernel]:
         yield from _chain_kernels(flat.chain.root)
     for boxed in work.boxes:
         yield from _tensor_kernels(boxed.tensor)
+    for region in work.regions:
+        for layer in region.layers:
+            yield layer.kernel
+            for other in layer.others:
+                yield from _tensor_kernels(other)
 
 
 def _chain_kernels(node: Any) -> Iterator[Kernel]:

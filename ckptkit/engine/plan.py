@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from ckptkit.engine.run import MEMORY, run_work
-from ckptkit.engine.work import compile_work
+from ckptkit.engine import preflight
+from ckptkit.engine.amend import KEPT, amend, piece_bytes
+from ckptkit.engine.create import create
+from ckptkit.engine.run import MEMORY, Means, run_work
 from ckptkit.errors import ConflictError, CorruptError, EditError
-from ckptkit.model import Derived, Source
-from ckptkit.storage.disk import Disk, Sources, stamp
-from ckptkit.storage.publish import Staging
+from ckptkit.model import Derived
+from ckptkit.storage.disk import Disk, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
     from concurrent.futures import Executor
 
     from ckptkit.catalog import Catalog
     from ckptkit.engine.device import DeviceName
+    from ckptkit.engine.receipts import Receipts
+    from ckptkit.engine.run import Outcome
     from ckptkit.engine.work import Work
     from ckptkit.formats import Format
-    from ckptkit.model import Algorithm
-    from ckptkit.placement import Layout, Placement
+    from ckptkit.model import Algorithm, Source
+    from ckptkit.placement import Placement, Target, Way
     from ckptkit.storage.disk import Stamp
 
     Progress = Callable[[int, int], None]
+
+_WHERE: Final = {True: "in place", False: "to"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +40,24 @@ class Report:
 
     Attributes:
         destination: Where the result is.
+        how: The way of writing.
         device: Where kernels ran; None where there was nothing to compute.
         bytes_read: Tensor bytes read into memory.
-        bytes_written: All bytes of the new files.
+        bytes_written: Bytes of files that are new, or other than before.
         bytes_reused: Bytes carried over as they were; part of ``bytes_written``.
+        bytes_journal: Bytes that were written to a journal besides.
+        bytes_resumed: Bytes that an earlier run had written; part of ``bytes_written``.
         seconds: How long it took, until the result was durable and visible.
     """
 
     destination: str
+    how: Way
     device: str | None
     bytes_read: int
     bytes_written: int
     bytes_reused: int
+    bytes_journal: int
+    bytes_resumed: int
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,9 +70,9 @@ class Plan:
     """An edit, ready to run: what will be read, computed, carried over and written, in bytes.
 
     Attributes:
-        how: The way of writing.
+        target: Where the result will be, and the way of writing.
         source: Where the checkpoint is that is edited; None for one made from scratch.
-        destination: Where the new one will appear.
+        destination: What its user calls the place of the result.
         before, after: The catalogs.
         placement: Where every tensor goes.
         work: The byte movements.
@@ -73,13 +81,19 @@ class Plan:
         bytes_read: Tensor bytes read into memory.
         bytes_computed: Tensor bytes that kernels give, or that are given.
         bytes_reused: Tensor bytes, and files beside them, carried over as they are.
-        bytes_written: All bytes of the new files, index included.
+        bytes_kept: Tensor bytes that stay where they are, or in a file that gets a second name.
+        bytes_written: All bytes of new files, index included; where bytes change in place, those
+            of tensors.
+        bytes_journal: Bytes that go through a journal besides, about.
         stamps: Size and time of change of every source file, when it was opened.
         format: What writes the index.
-        sealed: The index files, where no checksum is still to be found out.
+        repeatable: The statements alone say what the edit is.
+        entangled: A tensor is computed from another one that changes as well.
+        keep_undo: Leave beside the checkpoint what undoes the edit.
+        break_links: Give the checkpoint files of its own where it shares some.
     """
 
-    how: str
+    target: Target
     source: Source | None
     destination: str
     before: Catalog
@@ -91,20 +105,52 @@ class Plan:
     bytes_read: int
     bytes_computed: int
     bytes_reused: int
+    bytes_kept: int
     bytes_written: int
+    bytes_journal: int
     stamps: tuple[Stamp, ...]
     format: Format
-    sealed: Mapping[str, bytes] | None = None
+    repeatable: bool
+    entangled: bool = False
+    keep_undo: bool = False
+    break_links: bool = False
+
+    @property
+    def how(self) -> Way:
+        """The way of writing."""
+        return self.target.how
 
     @property
     def tensors_changed(self) -> int:
         """How many tensors get values that they did not have."""
         return sum(isinstance(tensor.source, Derived) for tensor in self.after.changed.values())
 
+    @property
+    def largest_file(self) -> int:
+        """Bytes of the longest data file afterwards."""
+        return max(self.placement.file_sizes, default=0)
+
+    def space_needed(self, memory: int = MEMORY) -> int:
+        """Return how many bytes the file system has to have free.
+
+        Args:
+            memory: Bytes of staging memory, by which a journal is bounded.
+        """
+        room = preflight.ROOM_FOR_NAMES
+        if not self.target.in_place:
+            return self.bytes_written + room
+        if self.how != "patch":
+            return self.bytes_written + self.bytes_journal + room
+        bounded = self.repeatable and not self.keep_undo
+        most = (KEPT + 1) * piece_bytes(memory)
+        journal = min(self.bytes_journal, most) if bounded else self.bytes_journal
+        return journal + room
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan in short, ready for JSON."""
         return {
             "how": self.how,
+            "in_place": self.target.in_place,
             "source": None if self.source is None else str(self.source),
             "destination": self.destination,
             "format": self.format.name,
@@ -115,10 +161,13 @@ class Plan:
             "bytes_read": self.bytes_read,
             "bytes_computed": self.bytes_computed,
             "bytes_reused": self.bytes_reused,
+            "bytes_kept": self.bytes_kept,
             "bytes_written": self.bytes_written,
+            "bytes_journal": self.bytes_journal,
+            "bytes_needed_free": self.space_needed(),
             "steps": {
                 "copy": len(self.work.moves),
-                "compute": len(self.work.flats) + len(self.work.boxes),
+                "compute": len(self.work.flats) + len(self.work.boxes) + len(self.work.regions),
                 "check": len(self.work.checks),
             },
             "notes": list(self.notes),
@@ -127,8 +176,17 @@ class Plan:
     def __str__(self) -> str:
         """Return the plan for people."""
         given = self.to_dict()
+        figures = [
+            ("read", "bytes_read"),
+            ("computed", "bytes_computed"),
+            ("reused", "bytes_reused"),
+            ("kept", "bytes_kept"),
+            ("written", "bytes_written"),
+            ("journal", "bytes_journal"),
+        ]
+        optional = {"bytes_kept", "bytes_journal"}
         rows = [
-            f"{self.how} to {self.destination}",
+            f"{self.how} {_WHERE[self.target.in_place]} {self.destination}",
             *(f"  {edit}" for edit in self.edits),
             (
                 f"  {_many(given['tensors'], 'tensor')}, {self.tensors_changed:,} with new values,"
@@ -136,12 +194,8 @@ class Plan:
             ),
             *(
                 f"  {label:<9}{given[key]:>20,} bytes"
-                for label, key in (
-                    ("read", "bytes_read"),
-                    ("computed", "bytes_computed"),
-                    ("reused", "bytes_reused"),
-                    ("written", "bytes_written"),
-                )
+                for label, key in figures
+                if given[key] or key not in optional
             ),
             *(f"  note: {note}" for note in self.notes),
         ]
@@ -154,8 +208,10 @@ class Plan:
         progress: Progress | None = None,
         memory: int = MEMORY,
         disk: Disk | None = None,
+        *,
+        resume: bool = False,
     ) -> Report:
-        """Make the new checkpoint. It appears when it is whole and durable, or not at all.
+        """Make the result. It is there when it is whole and durable, or not at all.
 
         Args:
             device: Where kernels run: ``auto``, ``numpy``, ``cpu``, ``gpu``, ``gpu:1``.
@@ -163,57 +219,65 @@ class Plan:
             progress: Called with bytes done and bytes in all.
             memory: Bytes of staging memory, at least 32 MiB.
             disk: The file system; tests put another one here.
+            resume: Go on where an interrupted run of this plan stopped, and keep what this one
+                did if it is interrupted. Only for a new destination.
 
         Raises:
-            ConflictError: A source changed since it was planned, or the destination appeared.
+            ConflictError: A source changed since it was planned, the destination appeared, or
+                somebody else edits the checkpoint.
+            NeedsRecoveryError: An earlier edit in place was cut short.
             CorruptError: A tensor that is read does not match its checksum.
             EditError: The device is not there, or a kernel does not do what it said.
             OSError: The file system refuses, for want of space for one thing.
         """
         began = time.perf_counter()
-        disk = disk or Disk()
-        self._check_sources()
-        placement = self.placement
-        whole = placement.folder is not None
-        staging = Staging(self.destination, whole_folder=whole, disk=disk)
-        with staging:
-            self._check_space(staging.parent)
-            for path, size in zip(placement.files, placement.file_sizes, strict=True):
-                staging.create(path, size)
-            try:
-                outcome = run_work(
-                    self.work,
-                    placement,
-                    tuple(staging.staged(path) for path in placement.files),
-                    self.after.columns.byteorder,
-                    algorithms=dict(self._algorithms()),
-                    device=device,
-                    executor=executor,
-                    progress=progress,
-                    memory=memory,
-                    disk=disk,
-                )
-            except CorruptError as error:
-                # Steps know what they compute; what is damaged may be another tensor they read.
-                owner = self.before.owner(error.path or "", error.offset or 0)
-                error.tensor = owner or error.tensor
-                raise
-            sealed = self.sealed or self.format.seal(self.after, placement, outcome.checksums)
-            copied = self._copy_companions(staging, disk, sealed)
-            for path, content in sealed.items():
-                staging.write(path, content)
-            self._check_sources()
-            staging.publish()
-        written = outcome.traffic.written + sum(map(len, sealed.values()))
-        reused = outcome.traffic.copied + copied
+        means = Means(device, executor, progress, memory, disk or Disk())
+        if self.target.in_place and self.source is not None:
+            if resume:
+                msg = "an edit in place is not resumed but recovered: ckptkit recover"
+                raise EditError(msg)
+            done = amend(self, self.source, means)
+            outcome, written, journal = done.outcome, done.written, done.journalled
+            reused, resumed = outcome.traffic.copied, 0
+        else:
+            made = create(self, means, resume=resume)
+            outcome, written, journal = made.outcome, made.written, 0
+            reused, resumed = made.reused, made.resumed
         return Report(
             self.destination,
+            self.how,
             outcome.device,
             outcome.traffic.read,
-            written + reused,
+            written,
             reused,
+            journal,
+            resumed,
             time.perf_counter() - began,
         )
+
+    def fill(
+        self, targets: tuple[str, ...], means: Means, receipts: Receipts | None = None
+    ) -> Outcome:
+        """Fill data files, by shard; say which tensor is damaged if one that is read is.
+
+        Raises:
+            CorruptError: A tensor that is read does not match its checksum.
+        """
+        try:
+            return run_work(
+                self.work,
+                self.placement,
+                targets,
+                self.after.columns.byteorder,
+                algorithms=dict(self._algorithms()),
+                means=means,
+                receipts=receipts,
+            )
+        except CorruptError as error:
+            # Steps know what they compute; what is damaged may be another tensor they read.
+            owner = self.before.owner(error.path or "", error.offset or 0)
+            error.tensor = owner or error.tensor
+            raise
 
     def _algorithms(self) -> Iterator[tuple[int, tuple[Algorithm, int]]]:
         for item in self.placement.payloads:
@@ -221,109 +285,26 @@ class Plan:
             box = tensor.boxes[self.placement.part[item]]
             yield item, (tensor.spec.algorithm, box.count)
 
-    def _copy_companions(self, staging: Staging, disk: Disk, sealed: Mapping[str, bytes]) -> int:
-        sources = Sources(disk)
-        total = 0
-        for old, new in self.placement.companions:
-            if new not in sealed:
-                source = sources.file(old)
-                target = staging.create(new)
-                target.copy_from(source, 0, 0, source.size)
-                total += source.size
-        return total
+    def check_sources(self, but: Collection[str] = ()) -> None:
+        """Refuse to go on if a file is another one than when it was opened.
 
-    def _check_sources(self) -> None:
+        Args:
+            but: Absolute paths of files that the plan changes itself.
+
+        Raises:
+            ConflictError: One is.
+        """
         for known in self.stamps:
-            if stamp(known.path) != known:
+            if os.path.abspath(known.path) in but:
+                continue
+            try:
+                found = stamp(known.path)
+            except FileNotFoundError:
+                found = None
+            if found != known:
                 msg = "the file changed since the checkpoint was opened; open it again"
                 raise ConflictError(msg, path=known.path)
-
-    def _check_space(self, folder: str) -> None:
-        """Refuse at once what would fail in the end."""
-        found = os.statvfs(folder)
-        free = found.f_bavail * found.f_frsize
-        if free < self.bytes_written:
-            msg = f"the result takes {self.bytes_written:,} bytes, {free:,} are free"
-            raise OSError(errno.ENOSPC, msg, folder)
-
-
-def build_plan(
-    writer: Format,
-    source: Source | None,
-    before: Catalog,
-    after: Catalog,
-    destination: str,
-    layout: Layout,
-    edits: tuple[str, ...],
-    notes: tuple[str, ...],
-    stamps: tuple[Stamp, ...],
-) -> Plan:
-    """Lay an edited catalog out at a new place and say what filling it takes.
-
-    Raises:
-        EditError: There is something at the destination, or the format refuses the edit.
-    """
-    where = _destination(destination)
-    placement = writer.reserve(before, after, source, where, layout)
-    taken = [placement.folder] if placement.folder else [*placement.files, placement.index]
-    for path in taken:
-        if os.path.lexists(path):
-            msg = "the destination exists; choose another one, or remove it first"
-            raise EditError(msg, path=path)
-    work = compile_work(after, placement)
-    new = placement.source_file < 0
-    # What is not known yet is no 0: TensorFlow leaves out a masked 0, and the size would differ.
-    sums = np.where(new, np.uint32(1), placement.checksum)
-    sums[new & (placement.size == 0)] = 0
-    sealed = writer.seal(after, placement, sums)
-    final = not np.any(new & (placement.size > 0))
-    carried = {old: os.stat(old).st_size for old, new in placement.companions if new not in sealed}
-    given = sum(map(len, placement.payloads.values()))
-    reused = int(work.moves.size.sum()) + sum(carried.values())
-    computed = work.bytes_computed + given
-    return Plan(
-        "copy",
-        source,
-        where,
-        before,
-        after,
-        placement,
-        work,
-        edits,
-        notes,
-        work.bytes_read,
-        computed,
-        reused,
-        computed + reused + sum(map(len, sealed.values())),
-        (*stamps, *map(stamp, carried)),
-        writer,
-        sealed if final else None,
-    )
-
-
-def _destination(path: str) -> str:
-    """Return a destination as an absolute path.
-
-    Raises:
-        EditError: It has no name of its own, or is a folder.
-    """
-    if not os.path.basename(path) or os.path.basename(path) in {".", ".."} or os.path.isdir(path):
-        example = os.path.join(path, "model")
-        msg = f"the destination is a folder; give the result a name in it, such as {example!r}"
-        raise EditError(msg, path=path)
-    return os.path.abspath(path)
 
 
 def _many(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def check_how(how: str) -> None:
-    """Refuse a way of writing that there is not.
-
-    Raises:
-        EditError: It is none of ``auto`` and ``copy``.
-    """
-    if how not in {"auto", "copy"}:
-        msg = f"unknown way of writing {how!r}; there are auto and copy"
-        raise EditError(msg)

@@ -231,7 +231,7 @@ def touches(tensor: Tensor) -> Callable[[Box], bool] | None:
 
 def _inputs(source: Derived, box: Box) -> Iterator[tuple[Tensor, Box | None]]:
     for number, parent in enumerate(source.parents):
-        at = _broadcast(parent.spec.shape, box) if uses(source.kernel, number) else None
+        at = broadcast(parent.spec.shape, box) if uses(source.kernel, number) else None
         yield parent, at
 
 
@@ -247,10 +247,10 @@ def _region_inputs(
         if keep
     )
     for parent in source.parents[1:]:
-        yield parent, _broadcast(parent.spec.shape, Box(start, inside.shape))
+        yield parent, broadcast(parent.spec.shape, Box(start, inside.shape))
 
 
-def _broadcast(shape: tuple[int, ...], box: Box) -> Box:
+def broadcast(shape: tuple[int, ...], box: Box) -> Box:
     """Return the part of an array that a box of what it is broadcast to needs."""
     skip = len(box.shape) - len(shape)
     return Box(

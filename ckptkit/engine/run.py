@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
 from ckptkit import _native
 from ckptkit.engine.device import choose, device_from
-from ckptkit.engine.ledger import FlatSums, Ledger, Part
-from ckptkit.engine.steps import (
-    BoxStep,
-    CopyStep,
-    Done,
-    FlatInput,
-    FlatStep,
-    Step,
-    SumStep,
-    Worker,
-)
-from ckptkit.engine.work import COPY, Boxed, Check, Flat
+from ckptkit.engine.ledger import Ledger
+from ckptkit.engine.queue import Queue
+from ckptkit.engine.steps import Done, Step, Task, Worker
 from ckptkit.errors import EditError
-from ckptkit.model import TensorSpec
 from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Disk, Traffic
 
@@ -36,12 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.engine.device import DeviceName
-    from ckptkit.engine.program import Leaf
+    from ckptkit.engine.receipts import Receipts
     from ckptkit.engine.work import Work
     from ckptkit.model import Algorithm
     from ckptkit.placement import Placement
 
     Progress = Callable[[int, int], None]
+
+T = TypeVar("T")
 
 MEMORY: Final = 256 << 20
 """Bytes of staging memory, unless the caller says otherwise."""
@@ -85,14 +77,14 @@ class Settings:
     device: DeviceName
 
 
-def perform(settings: Settings, step: Step) -> Done:
-    """Run a step with the worker of its run. Any executor can call this."""
+def perform(settings: Settings, task: Task[T]) -> T:
+    """Do a task with the worker of its run. Any executor can call this."""
     worker = _WORKERS.get(settings.token)
     if worker is None:
         # In a process of a pool, which is not told when a run is over: the next one tells it.
         _WORKERS.clear()
         worker = _WORKERS.setdefault(settings.token, Worker(Disk(), device_from(settings.device)))
-    return step.run(worker)
+    return task.run(worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +102,78 @@ class Outcome:
     device: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a plan may use to run.
+
+    Attributes:
+        device: Where kernels run.
+        executor: What runs the steps; threads of our own by default.
+        progress: Is told bytes done and bytes in all.
+        memory: Bytes of staging memory.
+        disk: The file system.
+        chunk: Bytes that are computed at a time at most, where an earlier run has decided that.
+    """
+
+    device: DeviceName = "auto"
+    executor: Executor | None = None
+    progress: Progress | None = None
+    memory: int = MEMORY
+    disk: Disk = field(default_factory=Disk)
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Workers that are at work for one plan.
+
+    Attributes:
+        device: Where kernels run; None where there is nothing to compute.
+        settings: What a process of the pool needs to know.
+        pool: What runs steps.
+        worker: The one of this process.
+        window: Steps that may wait or run.
+        chunk: Bytes that a step takes at a time.
+    """
+
+    device: str | None
+    settings: Settings
+    pool: Executor
+    worker: Worker
+    window: int
+    chunk: int
+
+
+@contextmanager
+def on_shift(work: Work, means: Means) -> Iterator[Shift]:
+    """Have workers ready while in the block.
+
+    Raises:
+        EditError: The memory does not suffice, or the device is not there.
+    """
+    if means.memory < MIN_MEMORY:
+        msg = f"{means.memory} bytes of memory are too few; the least is {MIN_MEMORY}"
+        raise EditError(msg)
+    name = choose(means.device, work)
+    # The standard executors keep to themselves how many workers they have.
+    workers = getattr(means.executor, "_max_workers", len(os.sched_getaffinity(0)))
+    threads = max(1, min(workers, means.memory // MIN_MEMORY))
+    limit = MAX_DEVICE_CHUNK if name is not None and name.startswith("gpu") else MAX_CHUNK
+    chunk = min(means.chunk or limit, limit, means.memory // (threads * SHARES))
+    # Steps that wait keep workers busy; where there are more workers, all of them would run.
+    window = threads if workers > threads else 2 * threads
+    settings = Settings(secrets.token_hex(8), name or "numpy")
+    worker = _WORKERS[settings.token] = Worker(means.disk, device_from(settings.device))
+    pool = means.executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
+    try:
+        yield Shift(name, settings, pool, worker, window, chunk)
+    finally:
+        if means.executor is None:
+            pool.shutdown(cancel_futures=True)
+        _WORKERS.pop(settings.token, None)
+        worker.close()
+
+
 def run_work(
     work: Work,
     placement: Placement,
@@ -117,61 +181,38 @@ def run_work(
     byteorder: str,
     *,
     algorithms: Mapping[int, tuple[Algorithm, int]],
-    device: DeviceName,
-    executor: Executor | None,
-    progress: Progress | None,
-    memory: int,
-    disk: Disk,
+    means: Means,
+    receipts: Receipts | None = None,
 ) -> Outcome:
     """Fill the data files of a placement.
 
     Args:
         work: The byte movements.
         placement: Where every item goes.
-        targets: The staged data files, which exist, by shard.
+        targets: The data files, which exist, by shard; staged ones where they are new.
         byteorder: Of the numbers in the data files.
         algorithms: For the items with a payload, the checksum and the number of elements.
-        device: Where kernels run.
-        executor: What runs the steps; threads of our own by default.
-        progress: Is told bytes done and bytes in all.
-        memory: Bytes of staging memory.
-        disk: The file system.
+        means: What to use.
+        receipts: What an earlier run did, and where to note what this one does.
 
     Raises:
         CorruptError: An input does not match its checksum.
         ConflictError: An input changed since it was scanned.
         EditError: The memory does not suffice, or the device is not there.
     """
-    if memory < MIN_MEMORY:
-        msg = f"{memory} bytes of memory are too few; the least is {MIN_MEMORY}"
-        raise EditError(msg)
-    name = choose(device, work)
-    # The standard executors keep to themselves how many workers they have.
-    workers = getattr(executor, "_max_workers", len(os.sched_getaffinity(0)))
-    threads = max(1, min(workers, memory // MIN_MEMORY))
-    limit = MAX_DEVICE_CHUNK if name is not None and name.startswith("gpu") else MAX_CHUNK
-    chunk = min(limit, memory // (threads * SHARES))
-    # Steps that wait keep workers busy; where there are more workers, all of them would run.
-    window = threads if workers > threads else 2 * threads
-    settings = Settings(secrets.token_hex(8), name or "numpy")
-    worker = _WORKERS[settings.token] = Worker(disk, device_from(settings.device))
-    ledger = Ledger(placement)
-    queue = _Steps(work, placement, targets, byteorder, chunk, ledger)
-    own = executor is None
-    pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
-    flusher = _Flusher(worker, targets, sum(placement.file_sizes))
-    try:
-        drive = _Drive(pool, settings, window, progress, flusher)
-        traffic = drive.run(queue)
-        traffic.written += _give(placement, worker, targets, ledger, algorithms, byteorder)
-        ledger.finish()
-    finally:
-        if own:
-            pool.shutdown(cancel_futures=True)
-        flusher.close()
-        _WORKERS.pop(settings.token, None)
-        worker.close()
-    return Outcome(ledger.checksums, traffic, name)
+    with on_shift(work, means) as shift:
+        ledger = Ledger(placement)
+        queue = Queue(work, placement, targets, byteorder, shift.chunk, ledger)
+        flusher = _Flusher(shift.worker, placement, targets)
+        try:
+            traffic = _Drive(shift, means.progress, flusher, receipts).run(queue)
+            traffic.written += _give(
+                placement, shift.worker, targets, ledger, algorithms, byteorder
+            )
+            ledger.finish()
+        finally:
+            flusher.close()
+    return Outcome(ledger.checksums, traffic, shift.device)
 
 
 def _give(
@@ -217,159 +258,14 @@ def _neighbours(placement: Placement) -> Iterator[list[int]]:
         yield run
 
 
-class _Steps:
-    """The steps of some work, in the order of what they are about, made one by one."""
-
-    def __init__(
-        self,
-        work: Work,
-        placement: Placement,
-        targets: tuple[str, ...],
-        byteorder: str,
-        chunk: int,
-        ledger: Ledger,
-    ) -> None:
-        self._work = work
-        self._placement = placement
-        self._targets = targets
-        self._byteorder = byteorder
-        self._chunk = chunk
-        self._ledger = ledger
-
-    @property
-    def weight(self) -> int:
-        """Bytes of all steps."""
-        work = self._work
-        return int(
-            work.moves.size.sum()
-            + work.bytes_computed
-            + sum(check.piece.extent.length for check in work.checks)
-        )
-
-    def __iter__(self) -> Iterator[tuple[Step, Callable[[Done], None]]]:
-        """Yield every step, and what takes its result."""
-        for check in self._work.checks:
-            yield from self._check(check)
-        later = deque(self._computed())
-        for shard, offset, step in self._copies():
-            while later and later[0][:2] < (shard, offset):
-                yield from later.popleft()[2]
-            yield step, _nothing
-        while later:
-            yield from later.popleft()[2]
-
-    def _computed(
-        self,
-    ) -> list[tuple[int, int, Iterator[tuple[Step, Callable[[Done], None]]]]]:
-        work = self._work
-        found = [(flat.shard, flat.offset, self._flat(flat)) for flat in work.flats]
-        found += [(boxed.shard, boxed.offset, self._boxed(boxed)) for boxed in work.boxes]
-        return sorted(found, key=lambda entry: entry[:2])
-
-    def _copies(self) -> Iterator[tuple[int, int, CopyStep]]:
-        moves = self._work.moves
-        for at in range(len(moves)):
-            source = self._placement.source_files[moves.source_file[at]]
-            shard, offset, size = int(moves.shard[at]), int(moves.offset[at]), int(moves.size[at])
-            begin = int(moves.source_offset[at])
-            for done in range(0, size, COPY):
-                length = min(COPY, size - done)
-                step = CopyStep(source, begin + done, self._targets[shard], offset + done, length)
-                yield shard, offset + done, step
-
-    def _check(self, check: Check) -> Iterator[tuple[Step, Callable[[Done], None]]]:
-        extent = check.piece.extent
-        parts = self._ledger.expect(check.name, check.piece)
-        for start in range(0, extent.length, self._chunk):
-            length = min(self._chunk, extent.length - start)
-            step = SumStep(extent.path, extent.offset + start, length)
-            yield step, _adder(parts, start, length)
-
-    def _flat(self, flat: Flat) -> Iterator[tuple[Step, Callable[[Done], None]]]:
-        widest = max([flat.spec.itemsize, *(TensorSpec(d, ()).itemsize for d in flat.chain.dtypes)])
-        per_step = max(self._chunk // widest, 1)
-        sums = FlatSums(flat, self._ledger)
-        for start in range(0, flat.count, per_step):
-            stop = min(start + per_step, flat.count)
-            low = int(np.searchsorted(flat.ends, start, "right"))
-            high = int(np.searchsorted(flat.ends, stop, "left"))
-            cuts = tuple((np.minimum(flat.ends[low : high + 1], stop) - start).tolist())
-            inputs = tuple(_input(run[0], start) for run in flat.inputs)
-            step = FlatStep(
-                flat.chain,
-                inputs,
-                cuts,
-                flat.spec,
-                self._byteorder,
-                self._targets[flat.shard],
-                flat.offset + start * flat.spec.itemsize,
-            )
-            yield step, sums.taker(low, start, cuts)
-
-    def _boxed(self, boxed: Boxed) -> Iterator[tuple[Step, Callable[[Done], None]]]:
-        spec = boxed.tensor.spec
-        length = boxed.box.count * spec.itemsize
-        inputs = None
-        if boxed.base is not None and not boxed.patched:
-            inputs = self._ledger.expect(boxed.name, boxed.base)
-        width = boxed.base.extent.length // boxed.box.count if boxed.base is not None else 0
-        outputs = self._ledger.collect(boxed)
-        for block in boxed.blocks:
-            position = boxed.position(block)
-            size = block.count * spec.itemsize
-            before = position // spec.itemsize * width
-            step = BoxStep(
-                boxed.tensor,
-                block,
-                boxed.base,
-                before,
-                length - position - size if boxed.patched else None,
-                self._byteorder,
-                self._targets[boxed.shard],
-                boxed.offset + position,
-            )
-            yield step, _box_taker(outputs, inputs, position, size, before, block.count * width)
-
-
-def _input(leaf: Leaf, start: int) -> FlatInput:
-    extent, spec = leaf.piece.extent, TensorSpec(leaf.dtype, ())
-    return FlatInput(extent.path, extent.offset + start * spec.itemsize, spec, leaf.byteorder)
-
-
-def _nothing(done: Done) -> None:
-    """Take a result that has no sums."""
-
-
-def _adder(parts: list[Part], start: int, length: int) -> Callable[[Done], None]:
-    def take(done: Done) -> None:
-        parts.append((start, done.input_sums[0][0], length))
-
-    return take
-
-
-def _box_taker(
-    outputs: list[Part],
-    inputs: list[Part] | None,
-    position: int,
-    size: int,
-    before: int,
-    length: int,
-) -> Callable[[Done], None]:
-    def take(done: Done) -> None:
-        outputs.append((position, done.sums[0], size))
-        if inputs is not None and done.input_sums:
-            inputs.append((before, done.input_sums[0][0], length))
-
-    return take
-
-
 class _Flusher:
     """Has the device write what is already there, while the rest is still being made."""
 
-    def __init__(self, worker: Worker, targets: tuple[str, ...], total: int) -> None:
+    def __init__(self, worker: Worker, placement: Placement, targets: tuple[str, ...]) -> None:
         self._worker = worker
-        self._targets = targets
-        self._forget = total >= LARGE
+        written = set(placement.shard[~placement.stays].tolist())
+        self._targets = [targets[shard] for shard in sorted(written)]
+        self._forget = int(placement.size[~placement.stays].sum()) >= LARGE
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptkit-flush")
         self._pending = 0
         self._running: Future[None] | None = None
@@ -396,29 +292,28 @@ class _Drive:
 
     def __init__(
         self,
-        pool: Executor,
-        settings: Settings,
-        window: int,
+        shift: Shift,
         progress: Progress | None,
         flusher: _Flusher,
+        receipts: Receipts | None,
     ) -> None:
-        self._pool = pool
-        self._settings = settings
-        self._window = window
+        self._shift = shift
         self._progress = progress
         self._flusher = flusher
+        self._receipts = receipts
         self._moved = Traffic()
         self._done = 0
 
-    def run(self, steps: _Steps) -> Traffic:
+    def run(self, steps: Queue) -> Traffic:
         """Run all steps; return what they moved."""
         total = steps.weight if self._progress else 0
         running: dict[Future[Done], tuple[Step, Callable[[Done], None]]] = {}
         try:
             for step, take in steps:
-                if len(running) >= self._window:
+                if len(running) >= self._shift.window:
                     self._collect(running, total)
-                future = self._pool.submit(perform, self._settings, step)
+                wanted = step if self._receipts is None else self._receipts.resumed(step)
+                future = self._shift.pool.submit(perform, self._shift.settings, wanted)
                 running[future] = (step, take)
             while running:
                 self._collect(running, total)
@@ -435,6 +330,8 @@ class _Drive:
             step, take = running.pop(future)
             done = future.result()
             take(done)
+            if self._receipts is not None:
+                self._receipts.note(step, done)
             self._moved.read += done.moved.read
             self._moved.written += done.moved.written
             self._moved.copied += done.moved.copied

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 
 from ckptkit import _native
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Bytes = NDArray[np.uint8]
+
+T = TypeVar("T", covariant=True)  # noqa: PLC0105  as short as it is plain
+
+COMPARED: Final = 4 << 20
+"""Bytes of a copy that are compared with the original at a time."""
 
 
 class Arena(threading.local):
@@ -73,11 +79,36 @@ class Done:
         moved: Bytes read, written and copied.
         sums: Checksums of what was written, in pieces that the step names.
         input_sums: The same for each input.
+        resumed: It had been done before.
     """
 
     moved: Traffic
     sums: tuple[int, ...] = ()
     input_sums: tuple[tuple[int, ...], ...] = ()
+    resumed: bool = False
+
+
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a step did, in a run before this one.
+
+    Attributes:
+        file: Name of the file that it wrote to.
+        offset, length: Where, in bytes.
+        sums, input_sums: As the step gave them; see :class:`Done`.
+    """
+
+    file: str
+    offset: int
+    length: int
+    sums: tuple[int, ...] = ()
+    input_sums: tuple[tuple[int, ...], ...] = ()
+
+
+class Task(Protocol[T]):
+    """Something that a worker does."""
+
+    def run(self, worker: Worker) -> T:
+        """Do it."""
 
 
 class Step(Protocol):
@@ -87,8 +118,45 @@ class Step(Protocol):
     def weight(self) -> int:
         """Bytes by which it counts as progress."""
 
+    @property
+    def place(self) -> tuple[str, int, int] | None:
+        """The file, the offset and the length of what it writes, in bytes; None if nothing."""
+
     def run(self, worker: Worker) -> Done:
         """Move the bytes. Running a step twice gives what running it once gives."""
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:
+        """Tell whether what it writes is there already, from a run that gave this receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A step that may have been done before: it looks first."""
+
+    step: Step
+    receipt: Receipt
+
+    @property
+    def weight(self) -> int:
+        """Bytes by which it counts as progress."""
+        return self.step.weight
+
+    @property
+    def place(self) -> tuple[str, int, int] | None:
+        """Where the step writes."""
+        return self.step.place
+
+    def run(self, worker: Worker) -> Done:
+        """Look at what is there; move the bytes if it is something else."""
+        worker.arena.reset()
+        if not self.step.holds(worker, self.receipt):
+            return self.step.run(worker)
+        read = Traffic(read=self.receipt.length)
+        return Done(read, self.receipt.sums, self.receipt.input_sums, resumed=True)
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:
+        """Tell what the step would tell."""
+        return self.step.holds(worker, receipt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +173,23 @@ class CopyStep:
     def weight(self) -> int:
         """Bytes that are carried over."""
         return self.length
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where the bytes go."""
+        return self.target, self.offset, self.length
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:
+        """Compare the bytes with those that they are a copy of."""
+        buffer = worker.arena.take(min(self.length, COMPARED))
+        sums = [0, 0]
+        for at in range(0, self.length, COMPARED):
+            part = buffer[: min(COMPARED, self.length - at)]
+            worker.sources.file(self.source).read_into(part, self.source_offset + at)
+            sums[0] = _native.crc32c(part, sums[0])
+            worker.targets.file(self.target).read_into(part, self.offset + at)
+            sums[1] = _native.crc32c(part, sums[1])
+        return sums[0] == sums[1] and receipt.length == self.length
 
     def run(self, worker: Worker) -> Done:
         """Move the bytes."""
@@ -125,6 +210,15 @@ class SumStep:
     def weight(self) -> int:
         """Bytes that are read."""
         return self.length
+
+    @property
+    def place(self) -> None:
+        """Nothing is written."""
+        return
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:  # noqa: ARG002  the protocol's
+        """Tell that it has to be done again: it leaves nothing."""
+        return False
 
     def run(self, worker: Worker) -> Done:
         """Read the bytes."""
@@ -164,6 +258,17 @@ class FlatStep:
     def weight(self) -> int:
         """Bytes that are written."""
         return self.cuts[-1] * self.spec.itemsize
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where the run goes."""
+        return self.target, self.offset, self.weight
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:
+        """Compare the checksums of what is there with those of the run."""
+        buffer = worker.arena.take(self.weight)
+        worker.targets.file(self.target).read_into(buffer, self.offset)
+        return self._sums(buffer, self.spec.itemsize) == receipt.sums
 
     def run(self, worker: Worker) -> Done:
         """Read, compute, sum, write."""
@@ -215,16 +320,26 @@ class BoxStep:
         """Bytes that are written."""
         return self.block.count * self.tensor.spec.itemsize
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where the block goes."""
+        return self.target, self.offset, self.weight
+
+    def holds(self, worker: Worker, receipt: Receipt) -> bool:
+        """Compare the checksum of what is there with that of the block."""
+        buffer = worker.arena.take(self.weight)
+        worker.targets.file(self.target).read_into(buffer, self.offset)
+        return receipt.sums[-1:] == (_native.crc32c(buffer),)
+
     def run(self, worker: Worker) -> Done:
         """Read, compute, sum, write."""
         worker.arena.reset()
         reader = _BoxReader(self, worker)
         values = evaluate(self.tensor, self.block, reader, worker.device.run)
         out = to_stored(values, self.tensor.spec, self.byteorder)
-        if self.tail is None:
-            sums = (_native.crc32c(out),)
-        else:
-            sums = (_native.crc32c_patch(0, reader.old, out, self.tail),)
+        sums: tuple[int, ...] = (_native.crc32c(out),)
+        if self.tail is not None:
+            sums = (_native.crc32c_patch(0, reader.old, out, self.tail), *sums)
         worker.targets.file(self.target).write(out, self.offset)
         input_sums = () if reader.old_sum is None else ((reader.old_sum,),)
         return Done(Traffic(read=reader.read, written=out.nbytes), sums, input_sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from ckptkit.engine.program import (
     reads,
     touches,
 )
+from ckptkit.engine.strided import Strided, regions_of
 from ckptkit.model import Extent, Stored, TensorSpec
 
 if TYPE_CHECKING:
@@ -117,12 +119,14 @@ class Work:
     flats: tuple[Flat, ...]
     boxes: tuple[Boxed, ...]
     checks: tuple[Check, ...]
+    regions: tuple[Strided, ...] = ()
 
     @property
     def bytes_read(self) -> int:
         """Tensor bytes read into memory."""
         return (
-            sum(
+            sum(region.bytes_read for region in self.regions)
+            + sum(
                 leaf.piece.extent.length
                 for flat in self.flats
                 for run in flat.inputs
@@ -140,10 +144,14 @@ class Work:
     @property
     def bytes_computed(self) -> int:
         """Tensor bytes that kernels give."""
-        return sum(flat.count * flat.spec.itemsize for flat in self.flats) + sum(
-            block.count * boxed.tensor.spec.itemsize
-            for boxed in self.boxes
-            for block in boxed.blocks
+        return (
+            sum(flat.count * flat.spec.itemsize for flat in self.flats)
+            + sum(
+                block.count * boxed.tensor.spec.itemsize
+                for boxed in self.boxes
+                for block in boxed.blocks
+            )
+            + sum(region.nbytes for region in self.regions)
         )
 
 
@@ -157,8 +165,10 @@ def compile_work(catalog: Catalog, placement: Placement) -> Work:
     waiting = placement.source_file < 0
     waiting[list(placement.payloads)] = False
     waiting &= placement.size > 0
-    flats, boxes = _Computed(catalog, placement).split(np.flatnonzero(waiting).tolist())
-    kept = (placement.source_file >= 0) & (placement.size > 0)
+    computed = _Computed(catalog, placement)
+    computed.sort(np.flatnonzero(waiting).tolist())
+    flats, boxes, regions = computed.flats, computed.boxes, computed.regions
+    kept = (placement.source_file >= 0) & (placement.size > 0) & ~placement.stays
     moves = Moves(
         placement.source_file[kept],
         placement.source_offset[kept],
@@ -170,7 +180,8 @@ def compile_work(catalog: Catalog, placement: Placement) -> Work:
     if untouched:
         extra = np.array(untouched, np.int64).T
         moves = Moves(*map(np.concatenate, zip(_columns(moves), extra, strict=True)))
-    return Work(_coalesce(moves), flats, boxes, tuple(_checks(boxes)))
+    checks = tuple(_checks(boxes, regions))
+    return Work(_coalesce(moves), flats, tuple(boxes), checks, tuple(regions))
 
 
 def _columns(moves: Moves) -> tuple[Int64s, ...]:
@@ -202,6 +213,8 @@ def _coalesce(moves: Moves) -> Moves:
 def _untouched(boxed: Boxed, placement: Placement) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield the parts of a patched item that no block covers, as moves."""
     extent = _extent(boxed)
+    if _is_at(extent, boxed.item, placement):
+        return
     file = placement.source_files.index(extent.path)
     item = boxed.tensor.spec.itemsize
     starts = [boxed.position(block) for block in boxed.blocks]
@@ -211,6 +224,13 @@ def _untouched(boxed: Boxed, placement: Placement) -> Iterator[tuple[int, int, i
             yield file, extent.offset + low, boxed.shard, boxed.offset + low, high - low
 
 
+def _is_at(extent: Extent, item: int, placement: Placement) -> bool:
+    """Tell whether bytes are already where an item is to be."""
+    shard = placement.shard[item]
+    same = extent.offset == placement.offset[item] and placement.bases[shard] is not None
+    return bool(same and os.path.abspath(extent.path) == placement.files[shard])
+
+
 def _extent(boxed: Boxed) -> Extent:
     if boxed.base is None:
         msg = "only an item with a base is patched"
@@ -218,44 +238,80 @@ def _extent(boxed: Boxed) -> Extent:
     return boxed.base.extent
 
 
-def _checks(boxes: Sequence[Boxed]) -> Iterator[Check]:
-    """Yield the pieces that boxes read and that are not checked on the way."""
+def _checks(boxes: Sequence[Boxed], regions: Sequence[Strided]) -> Iterator[Check]:
+    """Yield the pieces that boxes and regions read and that are not checked on the way."""
     seen: set[Extent] = set()
-    for boxed in boxes:
-        for block in boxed.blocks:
-            for leaf, at in reads(boxed.tensor, block):
-                for piece in leaf.source.pieces if isinstance(leaf.source, Stored) else ():
-                    known = piece is boxed.base or piece.extent in seen
-                    if not known and piece.box.intersect(at) is not None:
-                        seen.add(piece.extent)
-                        yield Check(boxed.name, piece)
+    read = [
+        (boxed.name, boxed.base, leaf, at)
+        for boxed in boxes
+        for block in boxed.blocks
+        for leaf, at in reads(boxed.tensor, block)
+    ]
+    read += [(region.name, None, leaf, at) for region in regions for leaf, at in region.reads()]
+    for name, base, leaf, at in read:
+        for piece in leaf.source.pieces if isinstance(leaf.source, Stored) else ():
+            known = piece is base or piece.extent in seen
+            if not known and piece.box.intersect(at) is not None:
+                seen.add(piece.extent)
+                yield Check(name, piece)
 
 
 class _Computed:
-    """Sorts the computed items of a placement into flats and boxes."""
+    """Sorts the computed items of a placement into flats, boxes and regions."""
 
     def __init__(self, catalog: Catalog, placement: Placement) -> None:
         self._catalog = catalog
         self._placement = placement
         self._chains = Chains()
+        self.flats: tuple[Flat, ...] = ()
+        self.boxes: list[Boxed] = []
+        self.regions: list[Strided] = []
 
-    def split(self, items: Sequence[int]) -> tuple[tuple[Flat, ...], tuple[Boxed, ...]]:
-        """Return the flats and the boxes, in the order of their bytes."""
-        flats: list[_Run] = []
-        boxes: list[Boxed] = []
+    def sort(self, items: Sequence[int]) -> None:
+        """Sort items, in the order of their bytes."""
+        runs: list[_Run] = []
         tensors = self._placement.tensor[items].tolist()
         parts = self._placement.part[items].tolist()
         for item, at, part in zip(items, tensors, parts, strict=True):
             name = self._catalog.names[at]
             tensor = self._catalog.changed[name]
+            regions = self._regions(item, name, tensor, part)
+            if regions is not None:
+                self.regions += regions
+                continue
             found = self._chains.of(tensor, part)
             if found is None:
-                boxes.append(self._boxed(item, name, tensor, part))
+                self.boxes.append(self._boxed(item, name, tensor, part))
                 continue
             run = _Run(item, name, tensor.spec, tensor.boxes[part].count, *found)
-            if not (flats and flats[-1].takes(run, self._placement)):
-                flats.append(run)
-        return tuple(run.flat(self._placement) for run in flats), tuple(boxes)
+            if not (runs and runs[-1].takes(run, self._placement)):
+                runs.append(run)
+        self.flats = tuple(run.flat(self._placement) for run in runs)
+
+    def _regions(self, item: int, name: str, tensor: Tensor, part: int) -> list[Strided] | None:
+        """Return the regions that change of an item whose bytes are where they are to be."""
+        base = base_of(tensor)
+        if base is None or not isinstance(base.source, Stored):
+            return None
+        piece = base.source.pieces[part]
+        if not _is_at(piece.extent, item, self._placement):
+            return None
+        found = regions_of(tensor, piece)
+        if found is None:
+            return None
+        return [
+            Strided(
+                item,
+                name,
+                tensor.spec,
+                base.source.byteorder,
+                piece.extent.path,
+                piece.extent.offset,
+                piece.box.shape,
+                *region,
+            )
+            for region in found
+        ]
 
     def _boxed(self, item: int, name: str, tensor: Tensor, part: int) -> Boxed:
         box = tensor.boxes[part]
@@ -302,6 +358,8 @@ class _Run:
             other.chain is self.chain
             and other.first == self.last + 1
             and placement.shard[other.first] == placement.shard[self.last]
+            and placement.offset[other.first]
+            == placement.offset[self.last] + placement.size[self.last]
             and all(
                 _adjacent(run[-1].piece.extent, leaf.piece.extent)
                 for run, (leaf,) in zip(self.inputs, other.inputs, strict=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Source, TensorSpec
-    from ckptkit.placement import Layout, Placement
+    from ckptkit.placement import Placement, Target, Way
 
 GROUP: Final = "ckptkit.formats"
 """Entry point group of formats by third parties."""
@@ -37,6 +37,7 @@ class Format(Protocol):
     """One checkpoint format. Everything here is about metadata, and checks all bounds."""
 
     name: str
+    ways: frozenset[Way]
 
     def detect(self, path: str) -> Source | None:
         """Return what a path the user gave stands for, or None if it is another format's."""
@@ -59,20 +60,19 @@ class Format(Protocol):
         """
 
     def files(self, source: Source, catalog: Catalog) -> Sequence[str]:
-        """Return the paths that a scanned checkpoint consists of."""
+        """Return the paths that a scanned checkpoint consists of, that of the index first."""
+
+    def owns(self, source: Source, path: str) -> bool:
+        """Tell whether a path is that of a file which an edit in place may change."""
 
     def reserve(
-        self,
-        before: Catalog,
-        after: Catalog,
-        source: Source | None,
-        destination: str,
-        layout: Layout,
+        self, before: Catalog, after: Catalog, source: Source | None, target: Target
     ) -> Placement:
-        """Give every tensor of ``after`` its place in new files at ``destination``.
+        """Give every tensor of ``after`` its place in the files of the target.
 
         Raises:
-            EditError: What is around the tensors would contradict the edit.
+            EditError: What is around the tensors would contradict the edit, or the way of
+                writing is none for it.
             UnsupportedError: The format cannot hold a tensor.
         """
 
@@ -107,6 +107,12 @@ def find(path: str) -> tuple[Format, Source]:
         raise FileNotFoundError(2, "no checkpoint of this name", path)
     msg = "not a checkpoint of a format that ckptkit knows"
     raise UnknownFormatError(msg, path=path)
+
+
+def absolute(source: Source) -> Source:
+    """Return a source by paths from the root."""
+    folder = None if source.folder is None else os.path.abspath(source.folder)
+    return type(source)(os.path.abspath(source.path), folder)
 
 
 def by_name(name: str) -> Format:

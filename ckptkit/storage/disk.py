@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from ckptkit.errors import ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from collections.abc import Buffer, Callable, Sequence
     from types import TracebackType
+
+    Writes = Callable[[], Sequence[tuple[int, bytes]]]
 
 
 MAX_TRANSFER: Final = 1 << 30
@@ -110,12 +113,41 @@ class File:
 
     def write(self, buffer: Buffer, offset: int) -> None:
         """Write a whole buffer at a byte offset."""
-        self._disk.about_to("write", self.path)
         view = memoryview(buffer).cast("B")
+        self._disk.about_to("write", self.path, writes=lambda: [(offset, bytes(view))])
         done = 0
         while done < len(view):
             done += os.pwrite(self.fd, view[done : done + WRITE], offset + done)
         self._disk.count(written=done)
+
+    def read_runs(self, width: int, offsets: Sequence[int]) -> bytearray:
+        """Return runs of ``width`` bytes each, joined, from these byte offsets.
+
+        Raises:
+            ConflictError: The file ends before one of them does.
+        """
+        pieces = map(os.pread, itertools.repeat(self.fd), itertools.repeat(width), offsets)
+        found = bytearray().join(pieces)
+        if len(found) != width * len(offsets):
+            # Somewhere a read was short: read one by one, and say where.
+            found = bytearray().join([self.read(offset, width) for offset in offsets])
+        else:
+            self._disk.count(read=len(found))
+        return found
+
+    def write_runs(self, width: int, offsets: Sequence[int], joined: Buffer) -> None:
+        """Write runs of ``width`` bytes each, given joined, at these byte offsets."""
+        view = memoryview(joined).cast("B")
+        runs = [view[at : at + width] for at in range(0, len(view), width)]
+        self._disk.about_to(
+            "write", self.path, writes=lambda: [*zip(offsets, map(bytes, runs), strict=True)]
+        )
+        written = list(map(os.pwrite, itertools.repeat(self.fd), runs, offsets))
+        for at, done in enumerate(written):
+            moved = done
+            while moved < width:
+                moved += os.pwrite(self.fd, runs[at][moved:], offsets[at] + moved)
+        self._disk.count(written=len(view))
 
     def copy_from(self, source: File, source_offset: int, offset: int, length: int) -> None:
         """Copy a byte range of another file: by reflink, in the kernel, or block by block.
@@ -123,7 +155,11 @@ class File:
         Raises:
             ConflictError: The source ends before the range does.
         """
-        self._disk.about_to("copy", self.path)
+        self._disk.about_to(
+            "copy",
+            self.path,
+            writes=lambda: [(offset, os.pread(source.fd, length, source_offset))],
+        )
         if length and not _clone(source.fd, source_offset, self.fd, offset, length):
             done = 0
             while done < length:
@@ -148,7 +184,7 @@ class File:
 
     def resize(self, length: int) -> None:
         """Set the length in bytes."""
-        self._disk.about_to("resize", self.path)
+        self._disk.about_to("resize", self.path, length=length)
         os.ftruncate(self.fd, length)
 
     def sync(self) -> None:
@@ -213,13 +249,23 @@ class Disk:
             self.traffic.written += written
             self.traffic.copied += copied
 
-    def about_to(self, call: str, path: str, new: str = "") -> None:
+    def about_to(
+        self,
+        call: str,
+        path: str,
+        new: str = "",
+        *,
+        length: int = 0,
+        writes: Writes | None = None,
+    ) -> None:
         """Let a test see, or prevent, a call that changes something.
 
         Args:
             call: Which one; named as the methods are.
             path: What it changes.
             new: The other path of a rename or a link.
+            length: The new length in bytes, of a resize.
+            writes: Gives byte offsets and bytes of what is written.
         """
 
     def open(self, path: str) -> File:
@@ -231,6 +277,10 @@ class Disk:
         self.about_to("create", path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return File(self, path, os.open(path, flags, 0o666))
+
+    def open_to_change(self, path: str) -> File:
+        """Open a file that exists, for reading and writing."""
+        return File(self, path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     def make_folder(self, path: str, mode: int = 0o777) -> None:
         """Make a folder; it is an error if the path exists."""
@@ -246,6 +296,25 @@ class Disk:
         """Give a file a second name; it is an error if the new path exists."""
         self.about_to("link", old, new)
         os.link(old, new)
+
+    def unshare(self, path: str) -> None:
+        """Give a name a file of its own with the same contents, and its other names the old one.
+
+        At every moment the name has a file with these contents.
+        """
+        folder, name = os.path.split(path)
+        alone = os.path.join(folder, f".{name}.ckptkit-new")
+        if os.path.lexists(alone):
+            self.remove(alone)
+        with self.open(path) as shared, self.create(alone) as own:
+            own.copy_from(shared, 0, 0, shared.size)
+            found = os.fstat(shared.fd)
+            os.fchmod(own.fd, found.st_mode & 0o7777)
+            # It is the same file to whoever looks whether it changed.
+            os.utime(own.fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+            own.sync()
+        self.rename(alone, path)
+        self.sync_folder(folder)
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -14,6 +14,7 @@ import ckptkit
 from ckptkit import ConflictError, CorruptError, EditError, Layout, TensorNotFoundError
 from ckptkit.formats import known
 from ckptkit.model import Box, Stored
+from ckptkit.placement import Target
 from tests.contract.cases import CASES
 from tests.golden.handmade import NUMBERS, as_bytes, random_array
 
@@ -192,7 +193,7 @@ def test_a_copy_has_the_same_bytes(case, opened, tmp_path):
 
 def test_the_place_of_every_byte_is_known_before_it_is_written(case, opened, tmp_path):
     placement = case.format.reserve(
-        opened.catalog, opened.catalog, opened.source, case.path(tmp_path, "new"), Layout()
+        opened.catalog, opened.catalog, opened.source, Target(case.path(tmp_path, "new"))
     )
     ends = [0] * len(placement.files)
     for shard, offset, size in zip(

@@ -5,10 +5,16 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ckptkit
 from ckptkit.errors import ConflictError, EditError
-from tests.crash.disks import Killing, Recording, Stopping, states
+from tests.crash.disks import Killing, Recording, Stopping
+from tests.crash.forgetful import Volume, differing, materialise, record
+
+# What is synced is known from the calls; the device need not be kept busy with it.
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 EDITS = ("a/kernel *= 0.5", "a/bias[1] = 7", "drop c")
 
@@ -114,31 +120,82 @@ def test_a_kill_at_any_call_leaves_all_or_nothing(source, tmp_path):
             assert bytes_of(folder).items() <= expected.items()
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-def test_a_power_failure_at_any_call_leaves_all_or_nothing(source, tmp_path, shards):
-    disk = Recording()
+@pytest.fixture(params=[1, 3])
+def copied(request, source, tmp_path):
+    """What a copy does to the disk, of one or more shards; and what it then has made."""
     plan = source.edit(*EDITS).plan(
-        tmp_path / "out" / "model", layout=ckptkit.Layout(shards=shards)
+        tmp_path / "out" / "model", layout=ckptkit.Layout(shards=request.param)
     )
-    plan.run(device="numpy", disk=disk)
-    index, files = plan.placement.index, plan.placement.files
-
-    seen = set()
-    for state in states(disk.calls):
-        seen.add(index in state)
-        if index in state:
-            assert state[index]
-            assert all(state.get(path) for path in files), state
-    assert seen == {False, True}
+    folders = Volume.of(tmp_path / "in", tmp_path / "out")
+    history = record(lambda disk: plan.run(device="numpy", disk=disk), folders)
+    return history, bytes_of(tmp_path / "out")
 
 
-def test_the_final_state_needs_no_further_sync(source, tmp_path):
-    disk = Recording()
-    plan = source.edit(*EDITS).plan(tmp_path / "out" / "model")
-    plan.run(device="numpy", disk=disk)
+def visible(tree, folder):
+    return {name: held for name, held in tree.under(folder).items() if not name.startswith(".")}
 
-    assert all(plan.placement.index in state for state in list(states(disk.calls))[-1:])
-    assert disk.calls[-1][0] == "sync_folder"
+
+def opens(tree, tmp_path, there, expected):
+    """Tell whether the copy is there after a failure; if so it is whole. The source is."""
+    materialise(tree, tmp_path, there)
+    assert differing(bytes_of(there / "in"), bytes_of(tmp_path / "in")) == []
+    try:
+        copy = ckptkit.open(there / "out" / "model")
+    except FileNotFoundError:
+        return False
+    assert copy.verify().ok
+    assert differing(bytes_of(there / "out"), expected) == []
+    return True
+
+
+def test_a_power_failure_at_any_call_leaves_all_or_nothing(copied, tmp_path, fresh):
+    history, expected = copied
+    trees = dict.fromkeys(tree for _, tree in history.states(draws=12))
+
+    assert {opens(tree, tmp_path, fresh(), expected) for tree in trees} == {False, True}
+
+
+@given(data=st.data())
+def test_a_power_failure_that_is_drawn_leaves_all_or_nothing(copied, tmp_path, fresh, data):
+    history, expected = copied
+    _, tree = history.draw(data)
+
+    opens(tree, tmp_path, fresh(), expected)
+
+
+def test_the_index_has_no_name_before_all_the_rest_is_synced(copied, tmp_path):
+    history, expected = copied
+    for count, tree in history.namings():
+        found = visible(tree, tmp_path / "out")
+        if "model.index" in found:
+            assert differing(found, expected) == [], str(history.calls[count - 1])
+
+
+def test_the_final_state_needs_no_further_sync(copied, tmp_path):
+    history, expected = copied
+
+    assert history.after().is_synced()
+    tree = history.after().after_kill()
+    assert differing(tree.under(tmp_path / "out"), expected) == []
+    assert history.calls[-1].call == "sync_folder"
+
+
+def test_a_sync_that_is_left_out_shows(copied, tmp_path):
+    history, expected = copied
+
+    def goes_wrong(history):
+        for count, tree in [*history.states(), *history.namings()]:
+            found = visible(tree, tmp_path / "out")
+            if ("model.index" in found or count == len(history.calls)) and found != expected:
+                return True
+        return False
+
+    syncs = [call for call in history.calls if call.call in {"sync", "sync_folder"}]
+    spare = {call for call in syncs if not goes_wrong(history.without(call.__eq__))}
+    assert not goes_wrong(history)
+    # An empty shard has nothing to sync, and names in the staging folder need not last.
+    written = {call.path for call in history.calls if call.writes}
+    assert not {call.path for call in spare} & {*written, str(tmp_path / "out")}
 
 
 def test_an_existing_destination_is_refused(source, tmp_path):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ckptkit
 from ckptkit.errors import ConflictError, EditError
 from tests.crash.disks import Recording, Stopping
+from tests.crash.forgetful import Volume, differing, materialise, record
 from tests.oracle.varint import put_number
+
+# What is synced is known from the calls; the device need not be kept busy with it.
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture
@@ -56,77 +61,74 @@ def test_nothing_is_left_after_an_error_at_any_call(model, tmp_path, error):
     assert files(tmp_path / "in") == before
 
 
-class Device:
-    """Folders and files after a power failure: what was synced, and any subset of the rest."""
-
-    def __init__(self, root):
-        self.root = str(root)
-        self.now = {self.root: 0}
-        self.clean: dict[int, bool] = {}
-        self.kept: list[tuple] = []
-        self.pending: list[tuple] = []
-
-    def replay(self, calls):
-        for number, (call, path, new) in enumerate(calls, start=1):
-            if call in {"create", "make_folder"}:
-                self.now[path] = number
-                if call == "create":
-                    self.clean[number] = False
-                self._change(path, number)
-            elif call in {"write", "copy", "resize"}:
-                self.clean[self.now[path]] = False
-            elif call == "sync":
-                self.clean[self.now[path]] = True
-            elif call == "rename":
-                moved = self.now[path]
-                inside = [old for old in self.now if old.startswith(path + os.sep)]
-                for old in [*inside, path]:
-                    self.now[new + old[len(path) :]] = self.now.pop(old)
-                source = (self.now[os.path.dirname(path)], os.path.basename(path))
-                self._change(new, moved, source)
-            elif call == "sync_folder" and path in self.now:
-                folder = self.now[path]
-                self.kept += [change for change in self.pending if change[0] == folder]
-                self.pending = [change for change in self.pending if change[0] != folder]
-        return self
-
-    def _change(self, path, node, source=None):
-        folder = self.now[os.path.dirname(path)]
-        self.pending.append((folder, os.path.basename(path), node, source))
-
-    def states(self):
-        """Yield trees: path to node, from the root, for every subset of what is not synced."""
-        for chosen in itertools.product([False, True], repeat=len(self.pending)):
-            folders: dict[int, dict[str, int]] = {}
-            extra = [change for change, kept in zip(self.pending, chosen, strict=True) if kept]
-            for folder, name, node, source in [*self.kept, *extra]:
-                if source is not None:
-                    folders.setdefault(source[0], {}).pop(source[1], None)
-                folders.setdefault(folder, {})[name] = node
-            yield dict(self._walk(folders, 0, self.root))
-
-    def _walk(self, folders, node, path):
-        for name, child in folders.get(node, {}).items():
-            yield os.path.join(path, name), child
-            yield from self._walk(folders, child, os.path.join(path, name))
+@pytest.fixture
+def copied(model, tmp_path):
+    """What a copy does to the disk, and what it then has made."""
+    folders = Volume.of(tmp_path / "in", tmp_path / "out")
+    history = record(lambda disk: run(model, tmp_path / "out" / "new", disk), folders)
+    return history, files(tmp_path / "out" / "new")
 
 
-def test_a_power_failure_at_any_call_leaves_all_or_nothing(model, tmp_path):
-    disk = Recording()
+def opens(tree, tmp_path, there, expected):
+    """Tell whether the copy is there after a failure; if so it is whole. The source is."""
+    materialise(tree, tmp_path, there)
+    assert differing(files(there / "in"), files(tmp_path / "in")) == []
+    if not (there / "out" / "new").exists():
+        with pytest.raises(FileNotFoundError):
+            ckptkit.open(there / "out" / "new")
+        return False
+    assert ckptkit.open(there / "out" / "new").verify().ok
+    assert differing(files(there / "out" / "new"), expected) == []
+    return True
+
+
+def test_a_power_failure_at_any_call_leaves_all_or_nothing(copied, tmp_path, fresh):
+    history, expected = copied
+    trees = dict.fromkeys(tree for _, tree in history.states(draws=12))
+
+    assert {opens(tree, tmp_path, fresh(), expected) for tree in trees} == {False, True}
+
+
+@given(data=st.data())
+def test_a_power_failure_that_is_drawn_leaves_all_or_nothing(copied, tmp_path, fresh, data):
+    history, expected = copied
+    _, tree = history.draw(data)
+
+    opens(tree, tmp_path, fresh(), expected)
+
+
+def test_the_folder_has_no_name_before_all_in_it_is_synced(copied, tmp_path):
+    history, expected = copied
     destination = tmp_path / "out" / "new"
-    run(model, destination, disk)
-    expected = {os.path.join(destination, name) for name in files(destination)}
-    seen = set()
-    for count in range(len(disk.calls) + 1):
-        device = Device(tmp_path / "out").replay(disk.calls[:count])
-        for state in device.states():
-            appeared = str(destination) in state
-            seen.add(appeared)
-            if appeared:
-                held = {path for path, node in state.items() if device.clean.get(node)}
-                assert expected <= held, disk.calls[:count]
-    assert seen == {False, True}
-    assert all(str(destination) in state for state in device.states())
+    for count, tree in history.namings():
+        if str(destination) in tree.folders:
+            held = tree.under(destination)
+            assert differing(held, expected) == [], str(history.calls[count - 1])
+
+
+def test_the_final_state_needs_no_further_sync(copied, tmp_path):
+    history, expected = copied
+
+    assert history.after().is_synced()
+    tree = history.after().after_kill()
+    assert differing(tree.under(tmp_path / "out" / "new"), expected) == []
+    assert tree.folders >= {str(tmp_path / "out" / "new" / "variables")}
+
+
+def test_a_sync_that_is_left_out_shows(copied, tmp_path):
+    history, expected = copied
+    destination = tmp_path / "out" / "new"
+
+    def goes_wrong(history):
+        for count, tree in history.states(draws=30):
+            due = str(destination) in tree.folders or count == len(history.calls)
+            if due and tree.under(destination) != expected:
+                return True
+        return False
+
+    syncs = [call for call in history.calls if call.call in {"sync", "sync_folder"}]
+    assert not goes_wrong(history)
+    assert [call for call in syncs if not goes_wrong(history.without(call.__eq__))] == []
 
 
 def test_an_existing_destination_is_refused(model, tmp_path):

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 import ckptkit
 from ckptkit import CorruptError, Layout
 from ckptkit.edits import Copy, Drop
-from ckptkit.engine import program, read, run, work
+from ckptkit.globs import is_glob
 from ckptkit.storage.disk import Disk
 from tests.golden.handmade import (
     CODES,
     Bundle,
-    as_bytes,
     grid,
     numpy_dtype,
     random_array,
@@ -27,46 +26,17 @@ from tests.golden.handmade import (
 )
 from tests.oracle import crc, entry, strings
 from tests.oracle.varint import put_bytes, put_number
+from tests.property.edited import (
+    SHAPES,
+    check_values,
+    contents,
+    edited_bundles,
+    same,
+    small_values,
+)
 from tests.property.strategies import SEEDS, bundles, layouts, slicings, tensors
 
 pytestmark = pytest.mark.usefixtures("unsynced")
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
-
-
-def contents(prefix):
-    """Return the bytes of every file of a bundle, by what follows the prefix."""
-    folder, name = os.path.split(prefix)
-    return {
-        file.removeprefix(name): Path(folder, file).read_bytes()
-        for file in sorted(os.listdir(folder))
-        if file.startswith(f"{name}.")
-    }
-
-
-def check_values(path, values):
-    with ckptkit.open(path) as found:
-        assert set(found) == set(values)
-        assert list(found) == sorted(values, key=lambda n: n.encode("utf-8", "surrogateescape"))
-        for name, expected in values.items():
-            assert same(found[name].read(), expected), name
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """Set how many bytes are a chunk, a block, a read, or a copy."""
-
-    def choose(chunk, block, near=None):
-        monkeypatch.setattr(run, "MAX_CHUNK", chunk)
-        monkeypatch.setattr(work, "BLOCK", block)
-        monkeypatch.setattr(work, "COPY", 3 * chunk)
-        monkeypatch.setattr(run, "COPY", 3 * chunk)
-        for module in (read, program):
-            monkeypatch.setattr(module, "CHUNK", near or block)
-
-    return choose
 
 
 # --- round trips -------------------------------------------------------------------------------
@@ -138,109 +108,6 @@ def test_regions_and_blocks_are_those_of_numpy(fresh, tiny, made, data):
 # --- edits against NumPy -----------------------------------------------------------------------
 
 
-def _working(dtype):
-    kind = numpy_dtype(dtype)
-    narrow = kind.name.startswith(("bfloat", "float8", "float4")) or kind == np.float16
-    if narrow:
-        return np.float32
-    return {"int4": np.int8, "int2": np.int8, "uint4": np.uint8, "uint2": np.uint8}.get(dtype, kind)
-
-
-EDITS = {
-    "x * 0.5": lambda x, t: x * x.dtype.type(0.5),
-    "x + 3": lambda x, t: x + x.dtype.type(3),
-    "2 - x": lambda x, t: x.dtype.type(2) - x,
-    "where(x > 1, x, 1)": lambda x, t: np.where(x > 1, x, x.dtype.type(1)),
-    "x * x - 1": lambda x, t: x * x - x.dtype.type(1),
-    'x + t("other")': lambda x, t: x + t,
-    't("other")': lambda x, t: np.broadcast_to(t, x.shape),
-    "0": lambda x, t: np.zeros_like(x),
-    "clip(x, 0, 2)": lambda x, t: np.clip(x, x.dtype.type(0), x.dtype.type(2)),
-}
-"""Expressions, and what NumPy does for them in the dtype that values are computed in."""
-
-EDITED = ("float32", "float64", "float16", "bfloat16", "int32", "uint8", "int16", "int64")
-
-
-def reference(text, values, other, dtype):
-    wide = _working(dtype)
-    with np.errstate(all="ignore"):
-        given_other = None if other is None else other.astype(wide)
-        return EDITS[text](values.astype(wide), given_other).astype(numpy_dtype(dtype))
-
-
-def small_values(dtype, shape, seed):
-    numbers = np.random.default_rng(seed).integers(0, 40, shape)
-    return np.asarray(numbers / 8 if "float" in dtype else numbers, numpy_dtype(dtype))
-
-
-@st.composite
-def _regions(draw, shape):
-    index = []
-    for n in shape:
-        if n and draw(st.booleans()):
-            index.append(draw(st.integers(0, n - 1)))
-        else:
-            low, high = sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n))))
-            index.append(slice(low, high, draw(st.integers(1, 3))))
-    return tuple(index)
-
-
-def _written(index):
-    return "..." * (not index) + ", ".join(
-        f"{i.start}:{i.stop}:{i.step}" if isinstance(i, slice) else str(i) for i in index
-    )
-
-
-@st.composite
-def _other_shape(draw, shape):
-    kept = shape[draw(st.integers(0, len(shape))) :]
-    return tuple(n if draw(st.booleans()) else 1 for n in kept)
-
-
-SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
-
-
-@st.composite
-def edited_bundles(draw):
-    """Draw a bundle of numbers, statements over it, and what NumPy makes of its tensors."""
-    big = draw(st.booleans())
-    bundle = Bundle(2, big_endian=big)
-    dtype = draw(st.sampled_from(EDITED))
-    values = {}
-    for name in draw(st.permutations(["w", "a/1", "a/2", "z"])):
-        shape = draw(SHAPES)
-        values[name] = small_values(dtype, shape, draw(SEEDS))
-        slices = draw(slicings(shape))
-        if len(slices) > 1 and draw(st.booleans()):
-            bundle.add_slices(name.encode(), values[name], slices, shards=(0, 1))
-        else:
-            bundle.add(name.encode(), values[name], shard=draw(st.integers(0, 1)))
-    statements = []
-    for _ in range(draw(st.integers(1, 4))):
-        name = draw(st.sampled_from(sorted(values)))
-        text = draw(st.sampled_from(sorted(EDITS)))
-        assume(dtype.startswith(("float", "bfloat")) or "0.5" not in text)
-        target = values[name]
-        index = draw(_regions(target.shape)) if draw(st.booleans()) else None
-        part = target if index is None else target[index]
-        other, expr = None, text
-        if "other" in text:
-            shape = draw(_other_shape(part.shape))
-            other = small_values(dtype, shape, draw(SEEDS))
-            key = f"helper/{len(values)}"
-            assume(key not in values)
-            values[key] = other
-            bundle.add(key.encode(), other)
-            expr = text.replace("other", key)
-        result = reference(text, part, other, dtype)
-        target = target.copy()
-        target[... if index is None else index] = result
-        values[name] = target
-        statements.append(f"{name}{'' if index is None else f'[{_written(index)}]'} = {expr}")
-    return bundle, statements, values
-
-
 @settings(max_examples=150)
 @given(case=edited_bundles(), chunk=st.integers(8, 200), block=st.integers(8, 200))
 def test_edits_give_what_numpy_gives_for_any_chunk(fresh, tiny, case, chunk, block):
@@ -292,7 +159,7 @@ def test_casts_change_dtype_and_size_also_of_slices(fresh, tiny, data, shape, se
 
 @given(made=bundles(), data=st.data())
 def test_renames_drops_and_copies_move_no_tensor_byte(fresh, made, data):
-    assume(made.values)
+    assume(made.values and not any(map(is_glob, made.values)))
     folder = fresh()
     names = sorted(made.values)
     gone = data.draw(st.sampled_from(names))

@@ -348,7 +348,7 @@ class TestEdit:
     def test_text_says_what_was_written(self, run, model, tmp_path):
         code, out, _ = run("edit", model, tmp_path / "out", "-e", "step += 1")
         assert code == 0
-        assert out.splitlines()[-1].startswith("wrote ")
+        assert out.splitlines()[-1].startswith("copy: wrote ")
         assert run("edit", model, tmp_path / "b", "-e", "step += 1", "-q") == (0, "", "")
 
     def test_edits_from_a_file_come_first(self, as_json, model, tmp_path):
@@ -381,7 +381,9 @@ class TestEdit:
             (["-e", "step = 0", "--memory", "much"], "'much' is no size"),
             (["-e", "step = 0", "--device", "tpu"], "'tpu' is none of auto"),
             (["-e", "step = 0", "--jobs", "0"], "0 is not in the range"),
-            (["-e", "step = 0", "--how", "patch"], "'patch' is not one of"),
+            (["-e", "step = 0", "--how", "move"], "'move' is not one of"),
+            (["-e", "step = 0", "--how", "patch"], "is for an edit in place"),
+            (["-e", "step = 0", "--in-place"], "has no destination"),
             (["--shards", "2", "--max-shard-size", "1M"], "choose one of --shards"),
             (["--max-shard-size", "0"], "above 0"),
         ],
@@ -395,7 +397,7 @@ class TestEdit:
     def test_without_a_destination(self, run, model):
         code, _, err = run("edit", model, "-e", "step = 0")
         assert code == 2
-        assert "in place is not available yet: give a destination" in err
+        assert "give a destination" in err
 
     @pytest.mark.parametrize("dst", ["", ".", "{}", "{}/"])
     def test_a_folder_is_no_destination(self, run, model, tmp_path, dst):

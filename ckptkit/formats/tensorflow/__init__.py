@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from ckptkit.formats.tensorflow.paths import INDEX, resolve
+from ckptkit.formats.tensorflow.paths import (
+    FINGERPRINT,
+    INDEX,
+    is_member,
+    resolve,
+    unused_shards,
+)
 from ckptkit.formats.tensorflow.scan import scan_index
 
 if TYPE_CHECKING:
@@ -17,13 +23,14 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.formats import Warn
     from ckptkit.model import Source, TensorSpec
-    from ckptkit.placement import Layout, Placement
+    from ckptkit.placement import Placement, Target, Way
 
 
 class TensorFlow:
     """The format object. What writes is imported only when something is written."""
 
     name = "tensorflow"
+    ways: frozenset[Way] = frozenset({"copy", "link", "append", "patch"})
 
     def detect(self, path: str) -> Source | None:
         """Return the bundle that a path stands for."""
@@ -46,31 +53,29 @@ class TensorFlow:
         return decode(payload, spec, byteorder)
 
     def files(self, source: Source, catalog: Catalog) -> Sequence[str]:
-        """Return index and shards."""
-        return [source.path + INDEX, *catalog.columns.files.values()]
+        """Return index and shards: those that tensors are in, then others that are there."""
+        columns = catalog.columns
+        used = columns.files.values()
+        return [source.path + INDEX, *used, *unused_shards(source.path, columns.shards, used)]
+
+    def owns(self, source: Source, path: str) -> bool:
+        """Tell whether a path is that of the index, a shard, or a SavedModel's fingerprint."""
+        beside = os.path.join(source.folder, FINGERPRINT) if source.folder else None
+        return path == beside or is_member(source.path, path)
 
     def reserve(
-        self,
-        before: Catalog,
-        after: Catalog,
-        source: Source | None,
-        destination: str,
-        layout: Layout,
+        self, before: Catalog, after: Catalog, source: Source | None, target: Target
     ) -> Placement:
-        """Lay out the shards of a new bundle."""
+        """Lay out the shards of a bundle."""
         from ckptkit.formats.tensorflow.reserve import reserve
 
-        return reserve(before, after, source, destination.removesuffix(INDEX), layout)
+        return reserve(before, after, source, target)
 
     def seal(
         self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
     ) -> dict[str, bytes]:
         """Write the index of a new bundle, and a SavedModel's fingerprint of it."""
-        from ckptkit.formats.tensorflow.savedmodel import (
-            FINGERPRINT,
-            MAX_BYTES,
-            with_checkpoint_hash,
-        )
+        from ckptkit.formats.tensorflow.savedmodel import MAX_BYTES, with_checkpoint_hash
         from ckptkit.formats.tensorflow.seal import seal
 
         index = seal(catalog, placement, checksums)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ckptkit import _native
-from ckptkit.formats.tensorflow.paths import INDEX, shard_path
+from ckptkit.formats.tensorflow.paths import INDEX, shard_path, unused_shards
 
 if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
@@ -39,6 +39,8 @@ def _audit_shards(prefix: str, catalog: Catalog, warn: Warn) -> None:
         path = shard_path(prefix, number, count)
         if number not in catalog.columns.files and not os.path.exists(path):
             warn(path, None, f"shard {number} of {count} is missing; no tensor is in it")
+    for path in unused_shards(prefix, count, catalog.columns.files.values()):
+        _warn_dead(path, os.path.getsize(path), warn)
 
 
 def _audit_overlaps(catalog: Catalog, warn: Warn) -> None:
@@ -61,6 +63,9 @@ def _audit_overlaps(catalog: Catalog, warn: Warn) -> None:
             text = f"bytes {starts[at]} to {min(int(furthest[at]), int(ends[at]))}"
             warn(path, int(starts[at]), f"{text} belong to more than one tensor")
         covered = np.maximum(ends - np.maximum(starts, furthest), 0).sum()
-        dead = os.path.getsize(path) - int(covered)
-        if dead > 0:
-            warn(path, None, f"{dead} bytes belong to no tensor; a copy leaves them out")
+        _warn_dead(path, os.path.getsize(path) - int(covered), warn)
+
+
+def _warn_dead(path: str, nbytes: int, warn: Warn) -> None:
+    if nbytes > 0:
+        warn(path, None, f"{nbytes} bytes belong to no tensor; edit --compact leaves them out")

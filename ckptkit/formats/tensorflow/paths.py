@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import CorruptError, UnknownFormatError, UnsupportedError
 from ckptkit.model import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 INDEX: Final = ".index"
 STATE_FILE: Final = "checkpoint"
@@ -18,8 +21,10 @@ FOOTER_BYTES: Final = 48
 """A table ends in a footer of this length, so no index is shorter."""
 
 VARIABLES: Final = os.path.join("variables", "variables")
+FINGERPRINT: Final = "fingerprint.pb"
 _SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 _SHARD: Final = re.compile(r"\.data-\d{5,}-of-\d{5,}\Z")
+_MEMBER: Final = re.compile(r"\.index|\.data-\d{5,}-of-\d{5,}")
 _STATE_PATH: Final = re.compile(
     r'^\s*model_checkpoint_path\s*:\s*("(?:[^"\\\n]|\\.)*")', re.MULTILINE
 )
@@ -38,6 +43,20 @@ _NAMED_ESCAPES: Final = {
 def shard_path(prefix: str, shard: int, count: int) -> str:
     """Return the path of a data file; it is computed, never stored."""
     return f"{prefix}.data-{shard:05d}-of-{count:05d}"
+
+
+def unused_shards(prefix: str, count: int, used: Collection[str]) -> list[str]:
+    """Return the data files that a bundle of so many shards has beside those that are used."""
+    folder, name = os.path.split(prefix)
+    pattern = re.compile(re.escape(name) + rf"\.data-\d{{5,}}-of-{count:05d}")
+    there = (entry for entry in os.listdir(folder or ".") if pattern.fullmatch(entry))
+    paths = sorted(os.path.join(folder, entry) for entry in there)
+    return [path for path in paths if path not in used and os.path.isfile(path)]
+
+
+def is_member(prefix: str, path: str) -> bool:
+    """Tell whether a path is that of the index or of a shard of a bundle."""
+    return path.startswith(prefix) and _MEMBER.fullmatch(path[len(prefix) :]) is not None
 
 
 def resolve(path: str) -> Source | None:

@@ -1,193 +1,129 @@
-"""Laying out the data files of a new bundle: densely, in the order in which tensors stood."""
+"""Giving tensors their places: in new files, beside linked ones, at the end, or where they are."""
 
 from __future__ import annotations
 
 import os
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ckptkit.errors import EditError, UnsupportedError
-from ckptkit.formats.tensorflow.dtypes import CODES
-from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, shard_path
-from ckptkit.formats.tensorflow.payload import encode
+from ckptkit.errors import EditError
+from ckptkit.formats.tensorflow.items import NEW, Items
+from ckptkit.formats.tensorflow.paths import FINGERPRINT, INDEX, VARIABLES, is_member, shard_path
 from ckptkit.globs import glob_pattern
-from ckptkit.kernels import Constant
-from ckptkit.model import Derived, Source, Tensor
-from ckptkit.placement import Layout, Placement
+from ckptkit.placement import Placement
+from ckptkit.storage.sidecar import is_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from ckptkit.catalog import Catalog
-    from ckptkit.placement import Int64s
-    from ckptkit.region import Box
-
-_NEW: Final = np.iinfo(np.int64).max
-"""Where a tensor that was not there before is sorted: after all others."""
-
-_MEMBER: Final = re.compile(r"(\.index|\.data-\d{5,}-of-\d{5,})\Z")
+    from ckptkit.model import Source
+    from ckptkit.placement import Int64s, Layout, Target
 
 
-def reserve(
-    before: Catalog, after: Catalog, source: Source | None, destination: str, layout: Layout
-) -> Placement:
-    """Give every tensor of ``after`` its place in files at ``destination``.
+def reserve(before: Catalog, after: Catalog, source: Source | None, target: Target) -> Placement:
+    """Give every tensor of ``after`` its place in the files of the target.
 
     Args:
         before: The catalog as it was scanned, which the files around it still describe.
         after: The catalog to be stored.
         source: Where ``before`` is, None for a checkpoint made from scratch.
-        destination: The new prefix, or the new folder of a SavedModel.
-        layout: How to cut shards.
+        target: The new prefix, or the new folder of a SavedModel, and the way of writing.
 
     Raises:
-        EditError: The SavedModel around the bundle would contradict the edit.
+        EditError: The SavedModel around the bundle would contradict the edit, or it cannot be
+            written that way.
         UnsupportedError: A dtype that a bundle cannot hold.
     """
-    folder = None
+    destination = target.path.removesuffix(INDEX)
+    prefix, folder = destination, None
+    companions: tuple[tuple[str, str], ...] = ()
     if source is not None and source.folder is not None:
         _check_saved_model(before, after, source.folder)
-        folder = destination
-    prefix = os.path.join(destination, VARIABLES) if folder else destination
-    items = _Items(after)
-    # An empty tensor stood before the one at the same offset; new ones keep the order given.
-    tie = np.where(items.old_shard == _NEW, 0, items.size)
-    order = np.lexsort((tie, items.old_offset, items.old_shard))
-    shard, count = _cut(after, items, order, layout)
-    by_shard = np.argsort(shard, kind="stable")
-    order, shard = order[by_shard], shard[by_shard]
-    size = items.size[order]
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(size)])
-    bases = ends[np.searchsorted(shard, np.arange(count + 1))]
+        folder = os.path.abspath(source.folder) if target.in_place else destination
+        prefix = os.path.join(folder, VARIABLES)
+        companions = tuple(_companions(source.folder, folder, in_place=target.in_place))
+    items = Items(after)
+    places = {
+        "copy": lambda: _anew(after, items, target.layout, prefix),
+        "link": lambda: _linked(before, items, prefix),
+        "append": lambda: _appended(before, items, prefix),
+        "patch": lambda: _patched(before, after, items, prefix),
+    }[target.how]()
+    order = places.order
     place = {int(at): new for new, at in enumerate(order)} if items.payloads else {}
+    template = target.how == "copy" and source is not None and after is before
     return Placement(
-        files=tuple(shard_path(prefix, number, count) for number in range(count)),
-        file_sizes=tuple(int(n) for n in np.diff(bases)),
+        files=places.files,
+        file_sizes=places.file_sizes,
+        bases=places.bases,
         index=prefix + INDEX,
         tensor=items.tensor[order],
         part=items.part[order],
         row=items.row[order],
-        shard=shard,
-        offset=ends[:-1] - bases[shard],
-        size=size,
+        shard=places.shard,
+        offset=places.offset,
+        size=items.size[order],
         source_files=items.files,
         source_file=items.source[order],
         source_offset=np.where(items.source[order] < 0, 0, items.old_offset[order]),
+        stays=places.stays,
         checksum=items.checksum[order],
         payloads={place[at]: payload for at, payload in items.payloads.items()},
         folder=folder,
-        companions=tuple(_companions(source, folder)) if source and folder else (),
-        template=source.path + INDEX if source is not None and after is before else None,
+        companions=companions,
+        template=source.path + INDEX if source is not None and template else None,
     )
 
 
-class _Item(NamedTuple):
-    """One stored run of the new bundle that is more than a row of the old one."""
+class _Places(NamedTuple):
+    """The files, and for every item in ``order`` its place; see :class:`Placement`."""
 
-    tensor: int
-    part: int
-    row: int
-    size: int
-    derived: bool
-    payload: bytes | memoryview | None = None
-
-
-class _Items:
-    """All stored runs of a catalog, as columns, with the place where each stood before."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        """Collect plain rows at array speed, and the others one by one."""
-        columns = catalog.columns
-        rows = _as_array(catalog.rows)
-        special = sorted({*_positions(catalog, rows)})
-        plain = np.ones(len(rows), bool)
-        plain[special] = False
-        several = [item for at in special for item in _items_of(catalog, at)]
-        self.payloads: dict[int, bytes | memoryview] = {}
-        base = int(plain.sum())
-        for number, item in enumerate(several, start=base):
-            if item.payload is not None:
-                self.payloads[number] = item.payload
-
-        def column(of_plain: Int64s, of_special: list[int]) -> Int64s:
-            return np.concatenate([of_plain, np.array(of_special, np.int64)])
-
-        self.tensor = column(np.flatnonzero(plain), [item.tensor for item in several])
-        self.part = column(np.zeros(base, np.int64), [item.part for item in several])
-        self.row = column(rows[plain], [item.row for item in several])
-        derived = column(np.zeros(base, np.int64), [item.derived for item in several]) > 0
-        known = self.row >= 0
-        at = np.where(known, self.row, 0)
-        self.size = column(
-            np.asarray(columns.size, np.int64)[rows[plain]], [item.size for item in several]
-        )
-        self.old_shard = _take(columns.shard, at, known, _NEW)
-        self.old_offset = _take(columns.offset, at, known, _NEW)
-        self.checksum = _take(columns.checksum, at, known, 0).astype(np.uint32)
-        self.files = tuple(columns.files.values())
-        numbers = np.fromiter(columns.files, np.int64, len(columns.files))
-        file = np.searchsorted(numbers, self.old_shard)
-        self.source = np.where(derived, -1, file)
+    files: tuple[str, ...]
+    file_sizes: tuple[int, ...]
+    bases: tuple[str | None, ...]
+    order: Int64s
+    shard: Int64s
+    offset: Int64s
+    stays: NDArray[np.bool_]
 
 
-def _as_array(numbers: object) -> Int64s:
-    if isinstance(numbers, range):
-        return np.arange(numbers.start, numbers.stop, numbers.step, dtype=np.int64)
-    return np.asarray(numbers, dtype=np.int64)
+# --- in new files ------------------------------------------------------------------------------
 
 
-def _take(column: memoryview, at: Int64s, known: np.ndarray, default: int) -> Int64s:
-    if not len(column):
-        return np.full(len(at), default, np.int64)
-    return np.where(known, np.asarray(column).astype(np.int64)[at], default)
+def _anew(after: Catalog, items: Items, layout: Layout, prefix: str) -> _Places:
+    """Lay all items out densely, in the order in which they stood."""
+    order = _as_they_stood(items)
+    shard, count = _cut(after, items, order, layout)
+    by_shard = np.argsort(shard, kind="stable")
+    order, shard = order[by_shard], shard[by_shard]
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(items.size[order])])
+    bases = ends[np.searchsorted(shard, np.arange(count + 1))]
+    return _Places(
+        _shard_paths(prefix, count),
+        tuple(int(n) for n in np.diff(bases)),
+        (None,) * count,
+        order,
+        shard,
+        ends[:-1] - bases[shard],
+        np.zeros(len(order), bool),
+    )
 
 
-def _positions(catalog: Catalog, rows: Int64s) -> Iterator[int]:
-    """Return the positions of the tensors that are changed, or in slices."""
-    yield from map(catalog.position, catalog.changed)
-    if catalog.columns.parts:
-        yield from np.flatnonzero(np.isin(rows, list(catalog.columns.parts))).tolist()
+def _as_they_stood(items: Items) -> Int64s:
+    # An empty tensor stood before the one at the same offset; new ones keep the order given.
+    tie = np.where(items.old_shard == NEW, 0, items.size)
+    return np.lexsort((tie, items.old_offset, items.old_shard))
 
 
-def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
-    """Yield the stored runs of one tensor that is changed, or in slices."""
-    name, row = catalog.names[at], catalog.rows[at]
-    tensor = catalog.changed.get(name)
-    slices = catalog.columns.parts.get(row, ())
-    if tensor is None:
-        for part, (_, slice_row) in enumerate(slices):
-            yield _Item(at, part, slice_row, catalog.columns.size[slice_row], derived=False)
-        return
-    if tensor.spec.dtype not in CODES:
-        msg = f"a TensorFlow checkpoint cannot hold {tensor.spec.dtype}"
-        raise UnsupportedError(msg, tensor=name)
-    old = [slice_row for _, slice_row in slices]
-    if tensor.boxes != tuple(box for box, _ in slices):
-        old = [row] * len(tensor.boxes)
-    for part, box in enumerate(tensor.boxes):
-        payload = _payload(tensor, box, catalog.columns.byteorder)
-        size = box.count * tensor.spec.itemsize if payload is None else len(payload)
-        yield _Item(at, part, old[part], size, derived=True, payload=payload)
+def _shard_paths(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(shard_path(prefix, number, count) for number in range(count))
 
 
-def _payload(tensor: Tensor, box: Box, byteorder: str) -> bytes | memoryview | None:
-    """Return the stored bytes of a piece whose values are given, None where they are computed."""
-    kernel = tensor.source.kernel if isinstance(tensor.source, Derived) else None
-    if not isinstance(kernel, Constant):
-        return None
-    if tensor.spec.kind in {"string", "variant"}:
-        elements = kernel.elements
-        if box.shape != tensor.spec.shape:
-            elements = tuple(kernel.array()[box.slices()].ravel())
-        return encode(elements, tensor.spec, byteorder)
-    # The engine makes blocks of numbers in slices, and of those for the other byte order.
-    whole = box.shape == tensor.spec.shape and byteorder == "little"
-    return kernel.payload if whole else None
-
-
-def _cut(catalog: Catalog, items: _Items, order: Int64s, layout: Layout) -> tuple[Int64s, int]:
+def _cut(catalog: Catalog, items: Items, order: Int64s, layout: Layout) -> tuple[Int64s, int]:
     """Return the shard of every item in ``order``, and the number of shards."""
     size = items.size[order]
     if layout.rules:
@@ -228,6 +164,111 @@ def _by_rule(catalog: Catalog, tensor: Int64s, rules: tuple[str, ...]) -> tuple[
     return numbers, max(shards, default=0) + 1
 
 
+# --- beside what is there ----------------------------------------------------------------------
+
+
+def _linked(before: Catalog, items: Items, prefix: str) -> _Places:
+    """Keep the shards that are still needed, and add one for what is new."""
+    stays = _stays(items)
+    files = before.columns.files
+    used = [number for number in files if np.any(items.old_shard[stays] == number)]
+    sizes = [os.path.getsize(files[number]) for number in used]
+    bases: list[str | None] = [files[number] for number in used]
+    renumbered = np.searchsorted(np.array(used, np.int64), items.old_shard)
+    added = int(items.size[~stays].sum())
+    if added or not used:
+        bases.append(None)
+        sizes.append(0)
+    last = len(bases) - 1
+    order, shard, offset = _after(items, stays, renumbered, last, sizes[last])
+    sizes[last] += added
+    files_of = _shard_paths(prefix, len(bases))
+    return _Places(files_of, tuple(sizes), tuple(bases), order, shard, offset, stays[order])
+
+
+def _appended(before: Catalog, items: Items, prefix: str) -> _Places:
+    """Keep everything where it is, and put what is new at the end of the last shard.
+
+    Raises:
+        EditError: There is no shard.
+    """
+    stays = _stays(items)
+    paths, sizes = _present(before, prefix)
+    last = max(before.columns.files, default=len(paths) - 1)
+    if not os.path.exists(paths[last]):
+        msg = "no tensor has bytes, so that there is nothing to append to; write a copy"
+        raise EditError(msg, path=paths[last])
+    order, shard, offset = _after(items, stays, items.old_shard, last, sizes[last])
+    sizes[last] += int(items.size[~stays].sum())
+    return _Places(paths, tuple(sizes), paths, order, shard, offset, stays[order])
+
+
+def _present(before: Catalog, prefix: str) -> tuple[tuple[str, ...], list[int]]:
+    """Return the paths of all shards, and how long those are that tensors are in."""
+    paths = _shard_paths(prefix, max(before.columns.shards, 1))
+    sizes = [0] * len(paths)
+    for number in before.columns.files:
+        sizes[number] = os.path.getsize(paths[number])
+    return paths, sizes
+
+
+def _stays(items: Items) -> NDArray[np.bool_]:
+    """Tell which items keep their bytes: of several names for the same ones, only the first."""
+    kept = items.source >= 0
+    stays = np.zeros(len(kept), bool)
+    at = np.flatnonzero(kept)
+    stays[at[np.unique(items.row[at], return_index=True)[1]]] = True
+    return stays
+
+
+def _after(
+    items: Items, stays: NDArray[np.bool_], old_shard: Int64s, last: int, end: int
+) -> tuple[Int64s, Int64s, Int64s]:
+    """Place new items from the byte ``end`` of the shard ``last`` on; return order and places."""
+    order = _as_they_stood(items)
+    new = order[~stays[order]]
+    shard, offset = np.where(stays, old_shard, last), items.old_offset.copy()
+    offset[new] = end + np.cumsum(items.size[new]) - items.size[new]
+    # Empty ones at the end of a shard come after what stays there.
+    order = np.lexsort((items.size, ~stays, offset, shard))
+    return order, shard[order], offset[order]
+
+
+def _patched(before: Catalog, after: Catalog, items: Items, prefix: str) -> _Places:
+    """Keep everything where it is; what is changed takes the place of what was there.
+
+    Raises:
+        EditError: A tensor has no place, or another size or shape than its place.
+    """
+    _check_places(before, after)
+    paths, sizes = _present(before, prefix)
+    order = np.lexsort((items.size, items.old_offset, items.old_shard))
+    shard, offset = items.old_shard[order], items.old_offset[order]
+    return _Places(paths, tuple(sizes), paths, order, shard, offset, items.source[order] >= 0)
+
+
+def _check_places(before: Catalog, after: Catalog) -> None:
+    changed: Mapping[str, object] = after.changed
+    if len(set(after.rows)) < len(after.rows) or (after.rows and min(after.rows) < 0):
+        known: set[int] = set()
+        for name, row in zip(after.names, after.rows, strict=True):
+            if row < 0 or row in known:
+                msg = "a new tensor has no place yet; append it instead"
+                raise EditError(msg, tensor=name)
+            known.add(row)
+    for name in changed:
+        tensor, old = after[name], before.columns.tensor(after.row(name))
+        if tensor.spec != old.spec or tensor.boxes != old.boxes:
+            msg = f"{name!r} becomes {tensor.spec} and was {old.spec}; append it instead"
+            raise EditError(msg, tensor=name)
+        if tensor.spec.kind in {"string", "variant"}:
+            msg = f"elements of {name!r} have no fixed size; append it instead"
+            raise EditError(msg, tensor=name)
+
+
+# --- around the bundle -------------------------------------------------------------------------
+
+
 def _check_saved_model(before: Catalog, after: Catalog, folder: str) -> None:
     """Refuse what the program beside the variables would contradict."""
     renamed = list(before.names) != list(after.names)
@@ -243,12 +284,19 @@ def _check_saved_model(before: Catalog, after: Catalog, folder: str) -> None:
         raise EditError(msg, path=folder)
 
 
-def _companions(source: Source, folder: str) -> Iterator[tuple[str, str]]:
-    """Yield from and to of every file of a SavedModel that holds no variables."""
-    root = source.folder or ""
-    bundle = os.path.join(root, VARIABLES)
-    for place, _, names in sorted(os.walk(root)):
+def _companions(old: str, new: str, *, in_place: bool) -> Iterator[tuple[str, str]]:
+    """Yield from and to of every file of a SavedModel that holds no variables.
+
+    In place only the fingerprint is another afterwards.
+    """
+    if in_place:
+        fingerprint = os.path.join(new, FINGERPRINT)
+        if os.path.isfile(fingerprint):
+            yield fingerprint, fingerprint
+        return
+    bundle = os.path.join(old, VARIABLES)
+    for place, _, names in sorted(os.walk(old)):
         for name in sorted(names):
             path = os.path.join(place, name)
-            if not (path.startswith(bundle) and _MEMBER.match(path[len(bundle) :])):
-                yield path, os.path.join(folder, os.path.relpath(path, root))
+            if not is_member(bundle, path) and not is_sidecar(name):
+                yield path, os.path.join(new, os.path.relpath(path, old))

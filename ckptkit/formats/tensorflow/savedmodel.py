@@ -14,7 +14,6 @@ from ckptkit.errors import CorruptError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FINGERPRINT: Final = "fingerprint.pb"
 MAX_BYTES: Final = 1 << 20
 """A fingerprint is some 60 bytes; a longer file is something else."""
 

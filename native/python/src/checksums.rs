@@ -39,6 +39,19 @@ pub fn crc32c_patch(py: Python<'_>, value: u32, old: View, new: View, tail: u64)
 }
 
 #[pyfunction]
+pub fn crc32c_patch_runs(
+    py: Python<'_>,
+    value: u32,
+    old: View,
+    new: View,
+    width: usize,
+    tails: View,
+) -> PyResult<u32> {
+    let (old, new, tails) = (old.bytes(), new.bytes(), tails.column()?);
+    py.detach(|| Crc::Castagnoli.patch_runs(value, old, new, width, &tails)).map_err(refused)
+}
+
+#[pyfunction]
 pub fn crc32_patch(py: Python<'_>, value: u32, old: View, new: View, tail: u64) -> PyResult<u32> {
     let (old, new) = (old.bytes(), new.bytes());
     py.detach(|| Crc::IsoHdlc.patch(value, old, new, tail)).map_err(refused)

@@ -26,7 +26,7 @@ mod _native {
     #[pymodule_export]
     use crate::checksums::{
         crc32, crc32_combine, crc32_patch, crc32c, crc32c_combine, crc32c_mask, crc32c_patch,
-        crc32c_segments, crc32c_unmask, fingerprint64,
+        crc32c_patch_runs, crc32c_segments, crc32c_unmask, fingerprint64,
     };
     #[pymodule_export]
     use crate::errors::DecodeError;

@@ -13,7 +13,7 @@ import pytest
 
 import ckptkit
 from ckptkit import EditError
-from ckptkit.engine import run, work
+from ckptkit.engine import queue, run, work
 from tests.golden.handmade import Bundle, grid
 
 EDITS = (
@@ -30,7 +30,7 @@ EDITS = (
 def small_chunks(monkeypatch):
     """Make many steps of little work."""
     monkeypatch.setattr(run, "MAX_CHUNK", 1000)
-    monkeypatch.setattr(run, "COPY", 2000)
+    monkeypatch.setattr(queue, "COPY", 2000)
     monkeypatch.setattr(work, "COPY", 2000)
     monkeypatch.setattr(work, "BLOCK", 700)
 

@@ -2,8 +2,9 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import numpy as np
 import pytest
@@ -70,6 +71,94 @@ def test_patch_with_a_huge_tail_equals_combination() -> None:
 def test_patch_of_unequal_lengths_is_refused() -> None:
     with pytest.raises(ValueError, match="old has 1 bytes, new has 2"):
         _native.crc32c_patch(0, b"a", b"bc", 0)
+
+
+WIDTHS = st.integers(1, 80)
+SPACES = st.one_of(
+    st.lists(st.integers(0, 60), max_size=12),
+    st.builds(lambda space, count: [space] * count, st.integers(0, 60), st.integers(0, 12)),
+    st.builds(lambda two, count: two * count, st.tuples(*[st.integers(0, 60)] * 2), WIDTHS),
+)
+"""How many bytes are kept before each run: irregular, all the same, two in turn."""
+
+
+@given(
+    width=WIDTHS, spaces=SPACES, tail=st.integers(0, 100), data=st.randoms(use_true_random=False)
+)
+def test_patch_of_runs_equals_whole(
+    width: int, spaces: Sequence[int], tail: int, data: Random
+) -> None:
+    stops = np.cumsum([space + width for space in spaces], dtype=np.int64)
+    length = sum(spaces) + len(spaces) * width + tail
+    before = data.randbytes(length)
+    after = bytearray(before)
+    old, new = b"", data.randbytes(len(spaces) * width)
+    for run, stop in enumerate(stops.tolist()):
+        old += before[stop - width : stop]
+        after[stop - width : stop] = new[run * width : (run + 1) * width]
+
+    found = _native.crc32c_patch_runs(oracle.crc32c(before), old, new, width, length - stops)
+
+    assert found == oracle.crc32c(bytes(after))
+
+
+@given(
+    value=st.integers(0, 2**32 - 1),
+    width=WIDTHS,
+    tails=st.lists(st.integers(0, 2**63 - 1), max_size=8),
+    data=st.randoms(use_true_random=False),
+)
+def test_patch_of_runs_far_apart_equals_the_patch_of_each(
+    value: int, width: int, tails: list[int], data: Random
+) -> None:
+    tails = sorted({tail - tail % width for tail in tails}, reverse=True)
+    old, new = (data.randbytes(len(tails) * width) for _ in range(2))
+    expected = value
+    for run, tail in enumerate(tails):
+        part = slice(run * width, (run + 1) * width)
+        expected = _native.crc32c_patch(expected, old[part], new[part], tail)
+
+    found = _native.crc32c_patch_runs(value, old, new, width, np.array(tails, np.int64))
+
+    assert found == expected
+
+
+@given(value=st.integers(0, 2**32 - 1), width=WIDTHS)
+def test_patch_of_no_runs_changes_nothing(value: int, width: int) -> None:
+    assert _native.crc32c_patch_runs(value, b"", b"", width, b"") == value
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "width", "tails", "message"),
+    [
+        pytest.param(b"abcd", b"abc", 2, [2, 0], "old has 4 bytes, new has 3", id="new"),
+        pytest.param(b"", b"", 0, [], "width of 0", id="no width"),
+        pytest.param(b"abcd", b"ABCD", 0, [2, 0], "width of 0", id="no width of some runs"),
+        pytest.param(b"abcd", b"ABCD", 2, [0], "not 1 runs of 2", id="too few"),
+        pytest.param(b"abcd", b"ABCD", 2, [4, 2, 0], "not 3 runs of 2", id="too many"),
+        pytest.param(b"abcd", b"ABCD", 3, [3], "not 1 runs of 3", id="part of a run"),
+        pytest.param(b"abcd", b"ABCD", 2**63, [2, 0], "not 2 runs", id="overflow"),
+        pytest.param(b"abcd", b"ABCD", 2, [0, 2], "does not fall by 2", id="rising"),
+        pytest.param(b"abcd", b"ABCD", 2, [2, 2], "does not fall by 2", id="level"),
+        pytest.param(b"abcd", b"ABCD", 2, [1, 0], "does not fall by 2", id="overlap"),
+        pytest.param(b"abcd", b"ABCD", 2, [2, -1], "run 1 has a tail of -1", id="negative"),
+        pytest.param(b"abcd", b"ABCD", 2, [-(2**63), 0], "run 0 has a tail of -", id="least"),
+    ],
+)
+def test_runs_that_do_not_agree_are_refused(
+    old: bytes, new: bytes, width: int, tails: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _native.crc32c_patch_runs(0, old, new, width, np.array(tails, np.int64))
+
+
+def test_runs_of_another_type_are_refused() -> None:
+    with pytest.raises(ValueError, match="column has"):
+        _native.crc32c_patch_runs(0, b"ab", b"cd", 1, np.array([1, 0], np.int32))
+    with pytest.raises(OverflowError):
+        _native.crc32c_patch_runs(0, b"ab", b"cd", -1, np.array([1, 0], np.int64))
+    with pytest.raises(OverflowError):
+        _native.crc32c_patch_runs(2**32, b"ab", b"cd", 1, np.array([1, 0], np.int64))
 
 
 @given(st.lists(st.binary(max_size=50)))

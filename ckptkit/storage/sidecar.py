@@ -1,0 +1,144 @@
+"""Hidden files beside a checkpoint, and the lock that lets one editor in at a time.
+
+A checkpoint ``folder/NAME`` has them as ``folder/.NAME.ckptkit-ROLE``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+from typing import TYPE_CHECKING, Final, Self
+
+from ckptkit.errors import ConflictError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+MARK: Final = ".ckptkit-"
+"""What the name of every hidden file has between the checkpoint's name and its role."""
+
+JOURNAL: Final = "journal"
+LOCK: Final = "lock"
+UNDO: Final = "undo"
+
+STAGING_NAME: Final = 64
+"""Characters of a checkpoint's name that its staging folders repeat."""
+
+_UNDO: Final = re.compile(UNDO + r"-(\d{4,9})")
+_STAGING: Final = re.compile(r"[0-9a-f]{12}")
+_HELD: Final = {errno.EAGAIN, errno.EACCES}
+_FLOCK: Final = "hhqqi4x"
+
+
+def sidecar(path: str, role: str) -> str:
+    """Return the path of a hidden file beside a checkpoint."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}{MARK}{role}")
+
+
+def is_sidecar(name: str) -> bool:
+    """Tell whether a file name is that of a hidden file of ours, whatever the checkpoint."""
+    return name.startswith(".") and MARK in name
+
+
+def undo_path(path: str, number: int) -> str:
+    """Return the path of the ``number``-th undo of a checkpoint, from 1."""
+    return sidecar(path, f"{UNDO}-{number:04d}")
+
+
+def undo_numbers(path: str) -> list[int]:
+    """Return the numbers of the undos that are kept beside a checkpoint, oldest first."""
+    found = (_UNDO.fullmatch(role) for role in _roles(path, os.path.basename(path)))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def staging_folders(path: str) -> list[str]:
+    """Return the staging folders, of whoever, of results that would appear at a path."""
+    folder, name = os.path.split(path)
+    short = name[:STAGING_NAME]
+    roles = (role for role in _roles(path, short) if _STAGING.fullmatch(role))
+    return [os.path.join(folder, f".{short}{MARK}{role}") for role in sorted(roles)]
+
+
+def _roles(path: str, name: str) -> list[str]:
+    head = f".{name}{MARK}"
+    try:
+        names = os.listdir(os.path.dirname(path) or ".")
+    except FileNotFoundError:
+        return []
+    return [found[len(head) :] for found in names if found.startswith(head)]
+
+
+class Lock:
+    """The right to change a checkpoint in place, held by one process at a time.
+
+    It is advisory, and the system takes it back when the process ends, however it does. Its file
+    means nothing by itself, so that it need not go through the disk, nor outlive a crash.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name the lock of the checkpoint at ``path``; nothing is taken yet."""
+        self._checkpoint = path
+        self._path = sidecar(path, LOCK)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            ConflictError: Another process, or another thread, has it.
+        """
+        while True:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
+            except OSError as error:
+                os.close(fd)
+                if error.errno not in _HELD:
+                    raise
+                msg = "another process edits this checkpoint in place just now; try again later"
+                raise ConflictError(msg, path=self._checkpoint) from None
+            if _is_at(fd, self._path):
+                self._fd = fd
+                return self
+            # Whoever had the lock removed its file just now; the file there is another one.
+            os.close(fd)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock back, and leave no file."""
+        os.unlink(self._path)
+        os.close(self._fd)
+
+
+def is_locked(path: str) -> bool:
+    """Tell whether somebody edits the checkpoint at ``path`` in place just now."""
+    try:
+        fd = os.open(sidecar(path, LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+    finally:
+        os.close(fd)
+    return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+
+def _request(kind: int) -> bytes:
+    """Return ``struct flock`` for all of a file."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)

@@ -1,0 +1,388 @@
+"""Editing in place: pieces, journals that stay small, readers, conflicts, faults."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ckptkit
+from ckptkit import ConflictError, EditError, NeedsRecoveryError
+from ckptkit.engine import amend, choose, run
+from ckptkit.storage import journal as journals
+from ckptkit.storage.disk import Disk
+from ckptkit.storage.journal import Journal
+from ckptkit.storage.sidecar import Lock, is_locked, sidecar
+from tests.crash.disks import Recording, Stopping
+from tests.golden.handmade import Bundle
+
+W = np.arange(6000, dtype=np.float32).reshape(60, 100)
+B = np.arange(500, dtype=np.float32)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "m"
+    values = {"w": W, "b": B, "v": W * 2, "text": ["some", "text"]}
+    ckptkit.save(path, values, layout=ckptkit.Layout(shards=2))
+    return str(path)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(run, "MAX_CHUNK", 1000)
+    monkeypatch.setattr(amend, "piece_bytes", lambda _: 6000)
+
+
+def files(model):
+    folder = Path(model).parent
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def patch(model, *edits, disk=None, **options):
+    with ckptkit.open(model) as found:
+        plan = found.edit(*edits).plan(how="patch", **options)
+        return plan.run(device="numpy", disk=disk)
+
+
+class Measuring(Disk):
+    """Notes how long a journal was at most."""
+
+    longest = 0
+
+    def about_to(self, call, path, new="", **details):
+        if path.endswith(("-journal", "-journal-next")) and os.path.exists(path):
+            Measuring.longest = max(Measuring.longest, os.path.getsize(path))
+
+
+def test_a_large_patch_goes_piece_by_piece_and_its_journal_stays_small(model, small_pieces):
+    Measuring.longest = 0
+    report = patch(model, "** *= 0.5", disk=Measuring())
+    assert report.bytes_journal > 2 * (2 * W.nbytes + B.nbytes)
+    assert Measuring.longest < 4 * 6000
+    with ckptkit.open(model) as found:
+        np.testing.assert_array_equal(found["w"].read(), W / 2)
+        np.testing.assert_array_equal(found["v"].read(), W)
+        assert found.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("edits", "options"),
+    [
+        (["** *= 0.5"], {"keep_undo": True}),
+        ([ckptkit.Put("w", W + 1), ckptkit.Put("v", W + 2)], {}),
+        ([ckptkit.Map("w", lambda x: x * 2)], {}),
+    ],
+)
+def test_what_no_statement_can_repeat_keeps_all_of_its_journal(model, small_pieces, edits, options):
+    before = files(model)
+    count = len(calls(model, edits, options))
+    Measuring.longest = 0
+    for at in range(count // 2, count, 7):
+        with pytest.raises(OSError, match="stops"):
+            patch(model, *edits, disk=Stopping(at, OSError(errno.EIO, "stops")), **options)
+        assert files(model) == before, at
+
+
+def calls(model, edits, options):
+    disk = Recording()
+    before = files(model)
+    patch(model, *edits, disk=disk, **options)
+    for name in files(model):
+        if name in before:
+            (Path(model).parent / name).write_bytes(before[name])
+        else:
+            (Path(model).parent / name).unlink()
+    return disk.calls
+
+
+def test_an_error_after_old_bytes_are_gone_says_what_to_do_and_recover_goes_on(model, small_pieces):
+    disk = Recording()
+    states = set()
+    patch(model, "** *= 0.5", disk=disk)
+    patch(model, "** *= 2", disk=Recording())
+    before = files(model)
+    for at in range(3, len(disk.calls)):
+        error = OSError(errno.EIO, "stops")
+        with pytest.raises(OSError, match="stops"):
+            patch(model, "** *= 0.5", disk=Stopping(at, error))
+        if not os.path.lexists(sidecar(model, "journal")):
+            if at < len(disk.calls) - 1:
+                assert files(model) == before, disk.calls[at]
+                states.add("back")
+            else:
+                # It was done, but for the word of the device that the journal is gone.
+                patch(model, "** *= 2")
+            continue
+        assert error.__notes__ == [f"finish it or take it back: ckptkit recover {model}"]
+        with pytest.raises(NeedsRecoveryError, match="ckptkit recover"):
+            ckptkit.open(model)
+        assert ckptkit.recover(model).state == "forward", disk.calls[at]
+        states.add("forward")
+        with ckptkit.open(model) as found:
+            np.testing.assert_array_equal(found["w"].read(), W / 2)
+            assert found.verify().ok
+        patch(model, "** *= 2")
+        assert files(model) == before
+    assert states == {"back", "forward"}
+
+
+def test_a_tensor_that_needs_another_one_that_changes_is_in_one_piece(model, small_pieces):
+    edits = ('w += t("v")', "v = 0")
+    with pytest.raises(EditError, match="--memory"):
+        patch(model, *edits)
+    assert not os.path.lexists(sidecar(model, "journal"))
+    with ckptkit.open(model) as found:
+        np.testing.assert_array_equal(found["w"].read(), W)
+
+
+def test_a_tensor_that_needs_another_one_that_changes_gets_its_old_values(model):
+    patch(model, 'w += t("v")', "v = 0", "b[0] = 9")
+    with ckptkit.open(model) as found:
+        np.testing.assert_array_equal(found["w"].read(), W + W * 2)
+        assert not found["v"].read().any()
+
+
+@pytest.mark.parametrize(
+    ("edit", "how", "why"),
+    [
+        ("w[:, 1] *= 2", "patch", "patch: writes"),
+        ("w *= 2", "patch", "and leave as many dead bytes"),
+        ("cast w -> bfloat16", "append", "patch does not go: 'w' becomes"),
+        ("copy w -> u", "append", "patch does not go: a new tensor has no place yet"),
+        ("rename ^w$ -> u", "append", "append: only the index changes"),
+        ("drop text", "append", "append: only the index changes"),
+    ],
+)
+def test_auto_says_why(model, edit, how, why):
+    with ckptkit.open(model) as found:
+        plan = found.edit(edit).plan()
+        assert plan.how == how
+        assert why in str(plan)
+
+
+def test_auto_appends_where_a_patch_would_write_more(model, monkeypatch):
+    monkeypatch.setattr(choose, "LITTLE", 0)
+    with ckptkit.open(model) as found:
+        assert found.edit("w *= 2").plan().how == "append"
+        assert found.edit("w[:30] *= 2").plan().how == "patch"
+
+
+def test_tensors_that_share_bytes_are_not_patched(tmp_path):
+    bundle = Bundle()
+    bundle.add(b"a", B)
+    bundle.add(b"b", B)
+    bundle.add(b"c", B)
+    bundle.records[b"b"] = bundle.records[b"a"]
+    prefix = bundle.write(tmp_path / "m")
+    with ckptkit.open(prefix) as found:
+        with pytest.raises(EditError, match="more than one tensor"):
+            found.edit("a[0] = 1").plan(how="patch")
+        assert found.edit("a[0] = 1").plan().how == "append"
+        found.edit("c[0] = 1").plan(how="patch").run()
+        found.edit("a[0] = 1")
+    with ckptkit.open(prefix) as found:
+        found.edit("a[0] = 1").plan().run()
+    with ckptkit.open(prefix) as found:
+        assert (found["a"][0], found["b"][0], found["c"][0]) == (1, 0, 1)
+
+
+# --- readers and other editors -----------------------------------------------------------------
+
+
+def test_who_opened_before_a_patch_is_told(model):
+    with ckptkit.open(model) as early:
+        assert early["w"][0, 0] == 0
+        patch(model, "w[0] = 5")
+        for read in (
+            early["w"].read,
+            lambda: early["w"][0],
+            lambda: list(early["b"].blocks()),
+        ):
+            with pytest.raises(ConflictError, match="open it again"):
+                read()
+
+
+class Pausing(Disk):
+    """Waits at a call until somebody lets it go on."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.when = when
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def about_to(self, call, path, new="", **details):
+        if self.when(call, path, new) and not self.reached.is_set():
+            self.reached.set()
+            assert self.go_on.wait(60)
+
+
+def test_nobody_reads_or_edits_while_a_patch_goes_on(model):
+    disk = Pausing(lambda call, path, _: call == "write" and ".data-" in path)
+    with ThreadPoolExecutor(1) as pool, ckptkit.open(model) as early:
+        done = pool.submit(patch, model, "w[0] = 5", disk=disk)
+        assert disk.reached.wait(60)
+        assert is_locked(model)
+        try:
+            with pytest.raises(ConflictError, match="edits this checkpoint in place just now"):
+                ckptkit.open(model)
+            with pytest.raises(ConflictError, match="just now"):
+                early["w"].read()
+            with pytest.raises(ConflictError, match="another process"), Lock(model):
+                pass
+            with pytest.raises(ConflictError, match="another process"):
+                ckptkit.recover(model)
+        finally:
+            disk.go_on.set()
+        done.result()
+    assert not is_locked(model)
+    assert ckptkit.open(model)["w"][0, 0] == 5
+
+
+def test_the_old_state_is_read_while_something_is_appended(model):
+    disk = Pausing(lambda call, _, new: call == "rename" and new.endswith(".index"))
+    edit = "w = 5"
+
+    def append():
+        with ckptkit.open(model) as found:
+            return found.edit(edit).plan(how="append").run(device="numpy", disk=disk)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(append)
+        assert disk.reached.wait(60)
+        try:
+            with ckptkit.open(model) as found:
+                np.testing.assert_array_equal(found["w"].read(), W)
+        finally:
+            disk.go_on.set()
+        done.result()
+    with ckptkit.open(model) as found:
+        assert (found["w"].read() == 5).all()
+
+
+def test_a_change_between_opening_and_running_is_a_conflict(model):
+    for time, how in enumerate(("patch", "append", "copy")):
+        with ckptkit.open(model) as found:
+            plan = found.edit("w[0] = 1").plan(how=how)
+            os.utime(f"{model}.index", ns=(time, time))
+            with pytest.raises(ConflictError, match="changed since"):
+                plan.run()
+    assert sorted(files(model)) == sorted(name for name in files(model) if name[0] != ".")
+
+
+def test_a_plan_in_place_runs_once(model):
+    with ckptkit.open(model) as found:
+        plan = found.edit("w[0] += 1").plan(how="patch")
+        plan.run()
+        with pytest.raises(ConflictError, match="open it again"):
+            plan.run()
+
+
+# --- corruption --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 399, 400, 23_999])
+def test_a_flipped_bit_stays_found_out_after_a_patch(model, at):
+    shard = Path(f"{model}.data-00000-of-00002")
+    with ckptkit.open(model) as found:
+        start = found.catalog["w"].source.pieces[0].extent.offset
+    content = bytearray(shard.read_bytes())
+    content[start + at] ^= 4
+    shard.write_bytes(content)
+    patch(model, "w[1] *= 2", "b += 1")
+    verdict = ckptkit.open(model).verify()
+    assert [problem.tensor for problem in verdict.problems] == ["w"]
+
+
+def test_a_tensor_that_is_only_read_has_to_be_sound(model):
+    with ckptkit.open(model) as found:
+        extent = found.catalog["v"].source.pieces[0].extent
+    content = bytearray(Path(extent.path).read_bytes())
+    content[extent.offset] ^= 1
+    Path(extent.path).write_bytes(content)
+    before = files(model)
+    with pytest.raises(ckptkit.CorruptError, match="checksum"):
+        patch(model, 'w += t("v")')
+    with pytest.raises(ckptkit.CorruptError, match="checksum"):
+        patch(model, 'w[:, :] += t("v")')
+    assert files(model) == before
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+def test_no_room_for_the_journal_is_told_before_anything_changes(model, monkeypatch):
+    before = files(model)
+    full = os.statvfs(model + ".index")
+    nothing = os.statvfs_result((*full[:4], 0, *full[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: nothing)
+    for how in ("patch", "append", "copy"):
+        with ckptkit.open(model) as found, pytest.raises(OSError, match="are free") as caught:
+            found.edit("w[0] = 1").plan(how=how).run()
+        assert caught.value.errno == errno.ENOSPC
+        assert files(model) == before
+
+
+def test_a_limit_on_the_length_of_files_is_told_before(model, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1000, 1000))
+    with ckptkit.open(model) as found, pytest.raises(OSError, match="this process may write") as e:
+        found.edit("w = 1").plan(how="append").run()
+    assert e.value.errno == errno.EFBIG
+
+
+def test_a_read_only_folder_is_told_before(model, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with ckptkit.open(model) as found:
+        for how in ("patch", "append", "copy"):
+            with pytest.raises(PermissionError):
+                found.edit("w[0] = 1").plan(how=how).run()
+        with pytest.raises(PermissionError):
+            found.edit("w[0] = 1").plan(f"{model}2").run()
+
+
+def test_short_reads_and_writes_are_gone_on_with(model, monkeypatch):
+    read, write = os.pread, os.pwrite
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: read(fd, max(n // 2, 1), at))
+    half = lambda fd, data, at: write(fd, data[: max(len(data) // 2, 1)], at)  # noqa: E731
+    monkeypatch.setattr(os, "pwrite", half)
+    patch(model, "w[::7, 1] *= 2", "v[:, 3] = 1")
+    monkeypatch.undo()
+    expected = W.copy()
+    expected[::7, 1] *= 2
+    with ckptkit.open(model) as found:
+        np.testing.assert_array_equal(found["w"].read(), expected)
+        assert found.verify().ok
+
+
+def test_a_journal_that_cannot_be_begun_leaves_none(model):
+    before = files(model)
+    for at in (0, 1, 2):
+        with pytest.raises(OSError, match="full"):
+            patch(model, "w[0] = 1", disk=Stopping(at, OSError(errno.ENOSPC, "full")))
+        assert files(model) == before
+
+
+def test_frames_are_numbered_and_summed(model, tmp_path):
+    disk = Disk()
+    begin = journals.Begin(1, "patch", "m.index", 0, {})
+    journal = Journal(disk, str(tmp_path / "j"), begin)
+    journal.add(journals.Piece({3: 4}))
+    journal.sync()
+    journal.abandon()
+    content = (tmp_path / "j").read_bytes()
+    with disk.open(str(tmp_path / "j")) as file:
+        assert len(list(journals.read_frames(file))) == 2
+    for at in range(len(content)):
+        broken = bytearray(content)
+        broken[at] ^= 1
+        (tmp_path / "j").write_bytes(broken)
+        with disk.open(str(tmp_path / "j")) as file:
+            try:
+                assert len(list(journals.read_frames(file))) < 2
+            except ckptkit.CorruptError:
+                assert at < len(journals.MAGIC)
