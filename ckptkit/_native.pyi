@@ -48,6 +48,7 @@ __all__ = [
     "keys_order",
     "names_decode",
     "names_encode",
+    "shapes_decode",
     "slice_key",
     "slice_key_decode",
     "snappy_decompress",

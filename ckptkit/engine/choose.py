@@ -10,7 +10,7 @@ import numpy as np
 
 from ckptkit.engine import preflight
 from ckptkit.engine.amend import piece_bytes
-from ckptkit.engine.patch import OFFSET, check_apart, entangled
+from ckptkit.engine.patch import check_apart, entangled
 from ckptkit.engine.plan import Plan
 from ckptkit.engine.run import MEMORY
 from ckptkit.engine.work import compile_work
@@ -270,8 +270,8 @@ def _planned(wish: Wish, target: Target, placement: Placement) -> Plan:
     patches = target.how == "patch"
     journal = 0
     if patches:
-        runs = sum(len(region.place()[1]) for region in work.regions)
-        journal = 2 * computed + OFFSET * runs
+        rest = computed - sum(region.nbytes for region in work.regions)
+        journal = 2 * rest + sum(region.journal_bytes for region in work.regions)
     elif target.in_place and target.how == "append":
         journal = index + os.path.getsize(placement.index)
     destination = wish.destination if not target.in_place else str(wish.source)

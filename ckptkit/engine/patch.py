@@ -10,7 +10,7 @@ import copy
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ckptkit.engine.queue import Queue
 from ckptkit.engine.read import check as check_sum
 from ckptkit.engine.run import perform
 from ckptkit.engine.steps import Done, SumStep
-from ckptkit.engine.strided import Strided, read_old
+from ckptkit.engine.strided import OFFSET, Strided, read_old
 from ckptkit.engine.work import Check
 from ckptkit.errors import EditError
 from ckptkit.model import Derived, Stored
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from ckptkit.storage.disk import Sources
 
     Int64s = NDArray[np.int64]
-
-OFFSET: Final = 8
-"""Bytes that a journal takes for where a run starts."""
 
 
 class Patch(NamedTuple):
@@ -102,7 +99,7 @@ class StridedStep:
     @property
     def journal_bytes(self) -> int:
         """Bytes that a journal takes for it, about."""
-        return 2 * self.part.nbytes + OFFSET * len(self.part.place()[1])
+        return self.part.journal_bytes
 
     def run(self, worker: Worker) -> list[Patch]:
         """Read and compute; nothing is written."""

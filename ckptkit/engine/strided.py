@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Int64s = NDArray[np.int64]
+
+
+RUNS: Final = 1 << 16
+"""Runs that are taken at a time: each is an object or two on the way."""
+
+EXACT: Final = 1 << 22
+"""Runs up to which it is worked out which bytes reading them takes."""
+
+OFFSET: Final = 8
+"""Bytes that a journal takes for where a run starts."""
 
 
 class Layer(NamedTuple):
@@ -74,18 +84,32 @@ class Strided:
         return self.inside.size * self.spec.itemsize
 
     @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return _runs_in(self.shape, self.inside)[1]
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes that a journal takes for it, but for its heads."""
+        return 2 * self.nbytes + OFFSET * self.runs
+
+    @property
     def bytes_read(self) -> int:
-        """Bytes that are read from files, those of further tensors included."""
-        total = 0
-        for part in self.parts(_WHOLE):
-            total += bytes_touched(*part.place())
-            total += sum(read_bytes(leaf, at) for leaf, at in part.reads())
-        return total
+        """Bytes that are read from files, those of further tensors included.
+
+        Of more than ``EXACT`` runs it is the most that it can be.
+        """
+        others = sum(read_bytes(leaf, at) for leaf, at in self.reads())
+        if self.runs > EXACT:
+            return others + _at_most(self.shape, self.inside) * self.spec.itemsize
+        parts = self.parts(1 << 62)
+        return others + sum(bytes_touched(*part.place()) for part in parts)
 
     def parts(self, nbytes: int) -> Iterator[Strided]:
-        """Cut the region into parts of at most ``nbytes`` bytes."""
+        """Cut the region into parts of at most ``nbytes`` bytes, and of ``RUNS`` runs."""
         chosen, itemsize = self.inside, self.spec.itemsize
-        for box in cut(Box.whole(chosen.count), itemsize, nbytes):
+        width = _runs_in(self.shape, chosen)[0] * itemsize
+        for box in cut(Box.whole(chosen.count), itemsize, min(nbytes, width * RUNS)):
             start = tuple(
                 a + step * low
                 for a, step, low in zip(chosen.start, chosen.step, box.start, strict=True)
@@ -135,10 +159,6 @@ class Strided:
         return broadcast(parent.spec.shape, Box(start, self.inside.shape))
 
 
-_WHOLE = 1 << 62
-"""Bytes of a part that is never cut."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads stored tensors for a kernel."""
@@ -162,6 +182,17 @@ def runs_of(shape: tuple[int, ...], inside: Selection) -> tuple[int, Int64s]:
     Runs are as long as they can be; their starts rise.
     """
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    first = sum(a * stride for a, stride in zip(inside.start, strides, strict=True))
+    starts = np.full(1, first, np.int64)
+    width, _, axis = _runs_in(shape, inside)
+    for outer in range(axis):
+        along = np.arange(inside.count[outer], dtype=np.int64) * inside.step[outer]
+        starts = (starts[:, None] + along * strides[outer]).reshape(-1)
+    return width, starts
+
+
+def _runs_in(shape: tuple[int, ...], inside: Selection) -> tuple[int, int, int]:
+    """Return elements of each run, their number, and the axes that the runs do not go along."""
     width, axis = 1, len(shape)
     while axis:
         count = inside.count[axis - 1]
@@ -171,12 +202,15 @@ def runs_of(shape: tuple[int, ...], inside: Selection) -> tuple[int, Int64s]:
         width *= count
         if count < shape[axis]:
             break
-    first = sum(a * stride for a, stride in zip(inside.start, strides, strict=True))
-    starts = np.full(1, first, np.int64)
-    for outer in range(axis):
-        along = np.arange(inside.count[outer], dtype=np.int64) * inside.step[outer]
-        starts = (starts[:, None] + along * strides[outer]).reshape(-1)
-    return width, starts
+    return width, math.prod(inside.count[:axis]), axis
+
+
+def _at_most(shape: tuple[int, ...], inside: Selection) -> int:
+    """Return the elements from the first to the last one of a selection."""
+    span = 0
+    for size, count, step in zip(shape, inside.count, inside.step, strict=True):
+        span = span * size + (count - 1) * step
+    return span + 1
 
 
 def regions_of(

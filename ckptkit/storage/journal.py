@@ -1,17 +1,20 @@
 r"""The journal of an edit in place: what has to be done, or undone, if it is cut short.
 
 ```
-journal = magic frame*
-magic   = "ckptkit\x01"
-frame   = kind:u32 number:u32 length:u64 crc:u32 head-crc:u32 payload      little-endian
+journal = slot zeros slot zeros frame*             slots at byte 0 and 512, frames from byte 1024 on
+slot    = "ckptkit\x01" durable:u64 crc:u32        little-endian, as all numbers here
+frame   = number:u32 length:u64 crc:u32 head-crc:u32 payload
 payload = head-length:u32 head:JSON blob*
 ```
 
-``crc`` is CRC-32C of the payload, ``head-crc`` of the 20 bytes before it; numbers count from 0.
-The head says what a frame is about and how long its blobs are. Frames are only ever added; one
-that is not whole was not durable yet, and neither is what follows it, so reading stops there.
+``durable`` is how many bytes of the file count: of the two slots the one that says more, while the
+other one is being written. A slot is written when what it counts is on the device. ``crc`` is
+CRC-32C of the payload, ``head-crc`` of the 16 bytes before it, that of a slot of its first 16;
+frames are numbered from 0. The head of a payload says what the frame is about and how long its
+blobs are.
 
-A frame is durable before the bytes that it speaks of change. Whoever finds a journal goes
+A frame counts before the bytes that it speaks of change, so what does not count has done nothing,
+and what counts but does not decode is damage. Whoever finds a journal goes
 
 * forward, to the state after the edit, if there is a :class:`Commit`;
 * back, to the state before it, if there is none, or if there is a :class:`Back`;
@@ -52,7 +55,14 @@ MAX_FRAME: Final = 8 << 30
 SUMMED: Final = 4 << 20
 """Bytes of a frame that are summed at a time."""
 
-_FRAME: Final = struct.Struct("<IIQI")
+SLOTS: Final = (0, 512)
+"""Where the slots are: in sectors of their own, of which a device writes one or none."""
+
+FIRST: Final = 1024
+"""Where the first frame is."""
+
+_SLOT: Final = struct.Struct("<8sQ")
+_FRAME: Final = struct.Struct("<IQI")
 _CRC: Final = struct.Struct("<I")
 _WORD: Final = 8
 
@@ -178,9 +188,6 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     changes: tuple[_ChangeHead, ...] = ()
 
 
-_KINDS: Final = {Begin: 1, Piece: 2, Commit: 3, Back: 4}
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One decoded frame."""
@@ -228,8 +235,11 @@ def encode(number: int, event: Event, changes: Sequence[Change] = ()) -> bytes:
         blobs += parts
     head_bytes = msgspec.json.encode(_Head(_named(event, packed), tuple(heads)))
     payload = b"".join([_CRC.pack(len(head_bytes)), head_bytes, *blobs])
-    start = _FRAME.pack(_KINDS[type(event)], number, len(payload), _native.crc32c(payload))
-    return b"".join([start, _CRC.pack(_native.crc32c(start)), payload])
+    return _summed(_FRAME.pack(number, len(payload), _native.crc32c(payload))) + payload
+
+
+def _summed(head: bytes) -> bytes:
+    return head + _CRC.pack(_native.crc32c(head))
 
 
 def _encode_change(change: Change) -> tuple[_ChangeHead, list[bytes]]:
@@ -313,53 +323,72 @@ def _decode_runs(file: str, width: int, offsets: bytes, old: bytes, new: bytes) 
 
 
 def read_frames(file: File) -> Iterator[Frame]:
-    """Yield the frames of a journal that are whole, in order.
+    """Yield the frames of a journal that count, in order.
 
     Raises:
-        CorruptError: It is a journal of another version or no journal, or a frame that was
-            written whole contradicts itself.
+        CorruptError: It is no journal, one of another version, or damaged.
     """
     for start, length in _places(file):
-        try:
-            frame = decode(file.read(start, length))
-        except CorruptError as error:
-            raise CorruptError(error.message, path=file.path, offset=start) from None
-        if isinstance(frame.event, Begin) and frame.event.version != VERSION:
-            msg = f"a journal of version {frame.event.version}; this program knows {VERSION}"
-            raise CorruptError(msg, path=file.path)
-        yield frame
+        yield _read(file, start, length)
 
 
 def read_backwards(file: File) -> Iterator[Frame]:
-    """Yield the frames that are whole, the last one first."""
+    """Yield the frames that count, the last one first.
+
+    Raises:
+        CorruptError: See :func:`read_frames`.
+    """
     for start, length in reversed(list(_places(file))):
-        yield decode(file.read(start, length))
+        yield _read(file, start, length)
+
+
+def _read(file: File, start: int, length: int) -> Frame:
+    try:
+        frame = decode(file.read(start, length))
+    except CorruptError as error:
+        raise CorruptError(error.message, path=file.path, offset=start) from None
+    if isinstance(frame.event, Begin) and frame.event.version != VERSION:
+        msg = f"a journal of version {frame.event.version}; this program knows {VERSION}"
+        raise CorruptError(msg, path=file.path, offset=start)
+    return frame
 
 
 def _places(file: File) -> Iterator[tuple[int, int]]:
-    """Yield start and length of the payload of every whole frame."""
+    """Yield start and length of the payload of every frame that counts."""
+    _, durable = _newest_slot(file)
+    at, number = FIRST, 0
+    while at < durable:
+        start = bytes(file.read(at, min(_FRAME.size + _CRC.size, durable - at)))
+        if len(start) == _FRAME.size + _CRC.size and start == _summed(start[: _FRAME.size]):
+            found, length, crc = _FRAME.unpack_from(start)
+            begin = at + len(start)
+            whole = found == number and length <= min(durable - begin, MAX_FRAME)
+            if whole and _holds(file, begin, length, crc):
+                yield begin, length
+                at, number = begin + length, number + 1
+                continue
+        msg = "a frame of the journal is damaged; the checkpoint cannot be recovered by it"
+        raise CorruptError(msg, path=file.path, offset=at)
+
+
+def _newest_slot(file: File) -> tuple[int, int]:
+    """Return the number of the slot that counts, and how many bytes of the file do."""
     size = file.size
-    head = len(MAGIC)
-    if size < head:
-        return
-    if file.read(0, head) != MAGIC:
-        msg = f"a journal starts with {MAGIC!r}; this is none"
+    found = []
+    for number, offset in enumerate(SLOTS):
+        stored = bytes(file.read(offset, min(_SLOT.size + _CRC.size, max(size - offset, 0))))
+        if len(stored) == _SLOT.size + _CRC.size and stored == _summed(stored[: _SLOT.size]):
+            magic, durable = _SLOT.unpack_from(stored)
+            if magic == MAGIC and FIRST <= durable <= size:
+                found.append((durable, number))
+    if not found:
+        msg = "this is no journal, or one that is damaged or of another version"
         raise CorruptError(msg, path=file.path, offset=0)
-    at, number = head, 0
-    while at + _FRAME.size + _CRC.size <= size:
-        start = bytes(file.read(at, _FRAME.size + _CRC.size))
-        _, found, length, crc = _FRAME.unpack_from(start)
-        at += len(start)
-        sound = _CRC.unpack_from(start, _FRAME.size)[0] == _native.crc32c(start[: _FRAME.size])
-        if not sound or found != number or length > size - at or not _holds(file, at, length, crc):
-            return
-        yield at, length
-        at, number = at + length, number + 1
+    durable, number = max(found)
+    return number, durable
 
 
 def _holds(file: File, start: int, length: int, crc: int) -> bool:
-    if length > MAX_FRAME:
-        return False
     found = 0
     for at in range(start, start + length, SUMMED):
         found = _native.crc32c(file.read(at, min(SUMMED, start + length - at)), found)
@@ -392,10 +421,9 @@ class Journal:
         remove_unfinished(self.path, self._disk)
         self._file = self._disk.create(_unfinished(self.path))
         self._first: Begin | None = begin
-        self._number = 0
-        self.nbytes = len(MAGIC)
+        self._number = self._slot = 0
+        self.nbytes = FIRST
         try:
-            self._file.write(MAGIC, 0)
             self.add(begin, changes)
         except BaseException:
             self.abandon()
@@ -409,9 +437,13 @@ class Journal:
         self.nbytes += len(frame)
 
     def sync(self) -> None:
-        """Return when all frames, and the name of the file, are on the device."""
-        self._file.sync()
-        if self._first is not None:
+        """Return when all frames count."""
+        if self._first is None:
+            self._slot = _count(self._file, self._slot, self.nbytes)
+        else:
+            # The name says that all of it is there, so that one sync is enough.
+            _write_slot(self._file, 0, self.nbytes)
+            self._file.sync()
             self._disk.rename(_unfinished(self.path), self.path)
             self.begun, self._first = self._first, None
             self._disk.sync_folder(os.path.dirname(self.path))
@@ -460,14 +492,28 @@ def remove_unfinished(path: str, disk: Disk) -> None:
         disk.remove(_unfinished(path))
 
 
+def _count(file: File, slot: int, durable: int) -> int:
+    """Have so many bytes count, once they are on the device; return the slot that says so."""
+    file.sync()
+    other = 1 - slot
+    _write_slot(file, other, durable)
+    file.sync()
+    return other
+
+
+def _write_slot(file: File, number: int, durable: int) -> None:
+    file.write(_summed(_SLOT.pack(MAGIC, durable)), SLOTS[number])
+
+
 def turn_back(file: File) -> None:
     """Add to a journal that the whole edit is to be undone, durably."""
+    slot, durable = _newest_slot(file)
     places = list(_places(file))
-    end = sum(places[-1]) if places else len(MAGIC)
-    last = decode(file.read(*places[-1])) if places else None
-    if last is None or not isinstance(last.event, Back):
-        file.write(encode(len(places), Back()), end)
-    file.sync()
+    if places and isinstance(_read(file, *places[-1]).event, Back):
+        return
+    frame = encode(len(places), Back())
+    file.write(frame, durable)
+    _count(file, slot, durable + len(frame))
 
 
 # --- doing -------------------------------------------------------------------------------------

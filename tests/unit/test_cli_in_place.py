@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import ckptkit
+from ckptkit._native import crc32c
 from ckptkit.cli import main
+from ckptkit.storage.disk import Disk
+from ckptkit.storage.journal import Begin, Journal
 from ckptkit.storage.sidecar import Lock, sidecar
 
 KERNEL = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -176,8 +179,10 @@ def test_what_cannot_be_patched_says_why(run, model):
 
 def test_a_half_done_edit_is_not_opened_but_recovered(run, as_json, model):
     journal = sidecar(model, "journal")
-    with open(journal, "wb") as file:
-        file.write(b"ckptkit\x01")
+    state = crc32c(files(model)["model.index"])
+    begun = Journal(Disk(), journal, Begin(1, "patch", "model.index", state, {}))
+    begun.sync()
+    begun.abandon()
     for command in (["ls"], ["verify"], ["diff", model]):
         code, _, err = run(*command, model)
         assert code == 5, command

