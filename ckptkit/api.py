@@ -166,10 +166,15 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
 
         Args:
             progress: Called with bytes done and bytes in all.
+
+        Raises:
+            ConflictError: The checkpoint was edited in place meanwhile.
         """
         from ckptkit.engine.check import verify
 
-        return verify(self.writer, self.source, self.catalog, progress=progress)
+        verdict = verify(self.writer, self.source, self.catalog, progress=progress)
+        self.check_unchanged()
+        return verdict
 
     def edit(self, *edits: str | Edit) -> Draft:
         """Return a draft: what the checkpoint would be after some edits. Nothing is written.
@@ -479,9 +484,12 @@ def diff(
         progress: Called with bytes done and bytes in all.
 
     Raises:
-        CkptError: One of them cannot be read.
+        CkptError: One of them cannot be read, or was edited in place meanwhile.
     """
     from ckptkit.engine.check import compare
 
     one, other = (item if isinstance(item, Checkpoint) else open(item) for item in (a, b))
-    return tuple(compare(one, other, values=values, progress=progress))
+    found = tuple(compare(one, other, values=values, progress=progress))
+    one.check_unchanged()
+    other.check_unchanged()
+    return found

@@ -19,29 +19,17 @@ from ckptkit.engine.patch import Piece, pieces
 from ckptkit.engine.run import Outcome, on_shift
 from ckptkit.errors import CkptError, EditError
 from ckptkit.formats import absolute
+from ckptkit.storage.changes import Applier, Change, Gone, Move, Runs, Tail, Whole
 from ckptkit.storage.disk import Traffic
-from ckptkit.storage.journal import (
-    VERSION,
-    Applier,
-    Begin,
-    Change,
-    Commit,
-    Gone,
-    Journal,
-    Move,
-    Runs,
-    Tail,
-    Whole,
-    read_backwards,
-)
-from ckptkit.storage.journal import Piece as PieceFrame
+from ckptkit.storage.frames import VERSION, Begin, Commit
+from ckptkit.storage.frames import Piece as PieceFrame
+from ckptkit.storage.journal import Journal, read_backwards
 from ckptkit.storage.publish import Staging
 from ckptkit.storage.sidecar import (
     JOURNAL,
-    MARK,
-    STAGING_NAME,
     Lock,
     sidecar,
+    staging_name,
     undo_numbers,
     undo_path,
 )
@@ -55,7 +43,7 @@ if TYPE_CHECKING:
     from ckptkit.engine.run import Means, Shift
     from ckptkit.formats import Format
     from ckptkit.model import Source
-    from ckptkit.storage.disk import Disk
+    from ckptkit.storage.disk import Disk, File
 
 PIECE_SHARE: Final = 4
 """A piece takes one part in this many of the memory: the next one is made meanwhile."""
@@ -96,8 +84,7 @@ def locked(source: Source, *, settled: bool = True) -> Iterator[None]:
 def applier(form: Format, source: Source, disk: Disk) -> Applier:
     """Return what makes the changes of a journal beside a checkpoint, and no others."""
     whole = absolute(source)
-    folder, name = os.path.split(whole.path)
-    staging = f".{name[:STAGING_NAME]}{MARK}"
+    folder, staging = os.path.dirname(whole.path), staging_name(whole.path)
 
     def allowed(path: str) -> bool:
         inner = os.path.relpath(path, folder).split(os.sep)
@@ -400,11 +387,11 @@ def _rewrite(job: _Amendment) -> Amended:
     preflight.check_space(job.folder, plan.space_needed(job.means.memory), plan.largest_file)
     with Staging(job.source.path, whole_folder=False, disk=job.disk) as staging:
         for path, size in zip(placement.files, placement.file_sizes, strict=True):
-            staging.create(path, size)
+            _stage(staging, path, size)
         outcome = plan.fill(tuple(map(staging.staged, placement.files)), job.means)
         sealed = plan.format.seal(plan.after, placement, outcome.checksums)
         for path, content in sealed.items():
-            staging.write(path, content)
+            _stage(staging, path, 0).write(content, 0)
         plan.check_sources()
         staging.settle()
         moves = [
@@ -435,3 +422,10 @@ def _rewrite(job: _Amendment) -> Amended:
     moved = outcome.traffic
     written = moved.written + moved.copied + sum(map(len, sealed.values()))
     return Amended(outcome, written, journal.nbytes)
+
+
+def _stage(staging: Staging, path: str, size: int) -> File:
+    file = staging.create(path, size)
+    if os.path.exists(path):
+        file.resemble(path)
+    return file

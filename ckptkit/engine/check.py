@@ -32,7 +32,7 @@ from ckptkit.formats import find
 from ckptkit.model import TensorSpec
 from ckptkit.region import Region
 from ckptkit.storage.digest import digest
-from ckptkit.storage.disk import Sources
+from ckptkit.storage.disk import Sources, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -140,9 +140,11 @@ def verify(
         progress: Called with bytes done and bytes in all.
 
     Raises:
+        ConflictError: The checkpoint was edited in place meanwhile.
         OSError: A file cannot be read.
     """
     problems: list[Problem] = []
+    index = stamp(form.files(source, catalog)[0])
 
     def warn(path: str, offset: int | None, message: str) -> None:
         problems.append(Problem(path, None, offset, message, "warning"))
@@ -156,6 +158,10 @@ def verify(
         found, checked = _checksums(catalog, sources, progress)
     finally:
         sources.close()
+    check_readable(os.path.abspath(source.path), str(source))
+    if stamp(index.path) != index:
+        msg = "the checkpoint was edited while it was verified; verify it again"
+        raise ConflictError(msg, path=str(source))
     return _verdict([*problems, *found], checked)
 
 

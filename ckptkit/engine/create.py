@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ from ckptkit.storage.disk import Sources
 from ckptkit.storage.publish import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ckptkit.engine.plan import Plan
     from ckptkit.engine.run import Means, Outcome
@@ -73,6 +73,8 @@ def create(plan: Plan, means: Means, *, resume: bool) -> Created:
         means = replace(means, device=found[1].device, chunk=found[1].chunk)
     adopted = None if found is None else found[0]
     with ExitStack() as stack:
+        if resume:
+            stack.enter_context(_told_to_resume(plan.destination))
         staging = stack.enter_context(
             Staging(plan.target.path, whole_folder=whole, disk=disk, adopt=adopted, keep=resume)
         )
@@ -94,6 +96,17 @@ def create(plan: Plan, means: Means, *, resume: bool) -> Created:
     reused = moved.copied + copied
     written = moved.written + reused + resumed + sum(map(len, sealed.values()))
     return Created(outcome, written, reused, resumed)
+
+
+@contextmanager
+def _told_to_resume(destination: str) -> Iterator[None]:
+    """Have the error that ends a run say how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        text = "run it again with --resume to go on; to remove what it did: ckptkit recover"
+        error.add_note(f"{text} {destination}")
+        raise
 
 
 def _place(staging: Staging, plan: Plan) -> None:

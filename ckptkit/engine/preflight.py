@@ -56,7 +56,8 @@ def check_readable(path: str, shown: str) -> None:
 
 def _appends(journal: str) -> bool:
     from ckptkit.storage.disk import Disk
-    from ckptkit.storage.journal import Begin, read_frames
+    from ckptkit.storage.frames import Begin
+    from ckptkit.storage.journal import read_frames
 
     try:
         with Disk().open(journal) as file:
@@ -117,11 +118,11 @@ def check_links(paths: Iterable[str], disk: Disk, *, break_links: bool) -> None:
         break_links: Give the checkpoint files of its own first.
 
     Raises:
-        ConflictError: A file has more than one name.
+        ConflictError: A file has more than one name, or is elsewhere and linked to.
         PermissionError: A file is not ours to write to.
     """
     for path in paths:
-        if os.stat(path).st_nlink > 1:
+        if os.path.islink(path) or os.stat(path).st_nlink > 1:
             if not break_links:
                 msg = (
                     "this file has another name as well, and a change would show there too; give"

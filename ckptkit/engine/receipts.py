@@ -15,7 +15,7 @@ import msgspec
 from ckptkit import __version__, _native
 from ckptkit.engine.steps import Done, Receipt, Resumed
 from ckptkit.errors import ConflictError
-from ckptkit.storage.journal import packed
+from ckptkit.storage.frames import packed
 from ckptkit.storage.publish import RECEIPTS
 from ckptkit.storage.sidecar import staging_folders
 

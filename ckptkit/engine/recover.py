@@ -13,13 +13,10 @@ from ckptkit.engine.amend import applier, go_on, locked
 from ckptkit.engine.run import MEMORY, Means
 from ckptkit.errors import ConflictError, CorruptError, EditError, UnknownFormatError
 from ckptkit.formats import absolute, find
+from ckptkit.storage.changes import Runs
 from ckptkit.storage.disk import Disk
+from ckptkit.storage.frames import Back, Begin, Commit, Piece
 from ckptkit.storage.journal import (
-    Back,
-    Begin,
-    Commit,
-    Piece,
-    Runs,
     read_backwards,
     read_frames,
     remove_unfinished,

@@ -11,10 +11,12 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ckptkit.errors import ConflictError
+from ckptkit.storage.sidecar import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Sequence
@@ -187,6 +189,13 @@ class File:
         self._disk.about_to("resize", self.path, length=length)
         os.ftruncate(self.fd, length)
 
+    def resemble(self, path: str) -> None:
+        """Take over permissions, and if that is allowed the owner, of a file that it replaces."""
+        found = os.stat(path)
+        with suppress(PermissionError):
+            os.fchown(self.fd, found.st_uid, found.st_gid)
+        os.fchmod(self.fd, found.st_mode & 0o7777)
+
     def sync(self) -> None:
         """Return when contents and length are on the device."""
         self._disk.about_to("sync", self.path)
@@ -295,21 +304,21 @@ class Disk:
     def link(self, old: str, new: str) -> None:
         """Give a file a second name; it is an error if the new path exists."""
         self.about_to("link", old, new)
-        os.link(old, new)
+        # Of a symbolic link the system would make another one.
+        os.link(os.path.realpath(old), new)
 
     def unshare(self, path: str) -> None:
         """Give a name a file of its own with the same contents, and its other names the old one.
 
         At every moment the name has a file with these contents.
         """
-        folder, name = os.path.split(path)
-        alone = os.path.join(folder, f".{name}.ckptkit-new")
+        folder, alone = os.path.dirname(path), unfinished(path)
         if os.path.lexists(alone):
             self.remove(alone)
         with self.open(path) as shared, self.create(alone) as own:
             own.copy_from(shared, 0, 0, shared.size)
             found = os.fstat(shared.fd)
-            os.fchmod(own.fd, found.st_mode & 0o7777)
+            own.resemble(path)
             # It is the same file to whoever looks whether it changed.
             os.utime(own.fd, ns=(found.st_atime_ns, found.st_mtime_ns))
             own.sync()

@@ -25,30 +25,21 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
-
-import msgspec
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError
-from ckptkit.storage.runs import write_runs
+from ckptkit.storage.frames import VERSION, Back, Begin, decode, encode
+from ckptkit.storage.sidecar import unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
+    from ckptkit.storage.changes import Change
     from ckptkit.storage.disk import Disk, File
-
-    Int64s = NDArray[np.int64]
+    from ckptkit.storage.frames import Event, Frame
 
 MAGIC: Final = b"ckptkit\x01"
-VERSION: Final = 1
-MAX_HEAD: Final = 64 << 20
-"""Bytes of JSON in a frame at most."""
-
 MAX_FRAME: Final = 8 << 30
 """Bytes of a frame at most."""
 
@@ -64,259 +55,6 @@ FIRST: Final = 1024
 _SLOT: Final = struct.Struct("<8sQ")
 _FRAME: Final = struct.Struct("<IQI")
 _CRC: Final = struct.Struct("<I")
-_WORD: Final = 8
-
-
-# --- changes -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Runs:
-    """Bytes that are replaced where they are.
-
-    Attributes:
-        file: Which file, as a path relative to the folder of the journal; so in all changes.
-        width: Bytes of each run.
-        offsets: int64, where in the file each run starts.
-        old, new: The bytes of all runs, joined.
-    """
-
-    file: str
-    width: int
-    offsets: Int64s
-    old: bytes
-    new: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A file that another one takes the place of, at once."""
-
-    file: str
-    old: bytes
-    new: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """A file that grows; it had ``length`` bytes."""
-
-    file: str
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A file that is ready under another name, and takes the place of ``file``."""
-
-    file: str
-    staged: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A file that is not needed any more."""
-
-    file: str
-
-
-Change = Runs | Whole | Tail | Move | Gone
-
-
-# --- frames ------------------------------------------------------------------------------------
-
-
-class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"):
-    """What the edit is. The first frame.
-
-    Attributes:
-        version: Of the journal.
-        how: The way of writing.
-        index: The file whose bytes say in which state the checkpoint is.
-        index_sum: CRC-32C of it before the edit.
-        sizes: Length of the other files before the edit, in bytes.
-        edits: The statements, from which the edit can be done again.
-        device: Where its kernels run.
-        chunk: Bytes that are computed at a time.
-        piece: Bytes of a piece.
-        done: Pieces that were done already, whose frames were dropped.
-        sums: What these did to checksums: by item, to be combined by exclusive or.
-    """
-
-    version: int
-    how: Literal["append", "patch", "copy"]
-    index: str
-    index_sum: int
-    sizes: dict[str, int]
-    edits: tuple[str, ...] = ()
-    device: str = "numpy"
-    chunk: int = 0
-    piece: int = 0
-    done: int = 0
-    sums: dict[int, int] = {}
-
-
-class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="piece"):
-    """Tensor bytes that change; see :class:`Begin` for ``sums``."""
-
-    sums: dict[int, int]
-
-
-class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="commit"):
-    """The rest of the changes: from here on the edit is done. ``index_sum`` is that afterwards."""
-
-    index_sum: int
-
-
-class Back(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="back"):
-    """The whole edit is to be undone."""
-
-
-Event = Begin | Piece | Commit | Back
-
-
-class _ChangeHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    kind: Literal["runs", "whole", "tail", "move", "gone"]
-    file: str
-    number: int = 0
-    staged: str = ""
-    blobs: tuple[int, ...] = ()
-
-
-class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    event: Event
-    changes: tuple[_ChangeHead, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One decoded frame."""
-
-    event: Event
-    changes: tuple[Change, ...]
-
-
-def packed(text: str) -> str:
-    """Return text that JSON takes, whatever bytes a name has: one character for each."""
-    return text.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def unpacked(text: str) -> str:
-    """Invert :func:`packed`.
-
-    Raises:
-        CorruptError: It never was packed.
-    """
-    try:
-        return text.encode("latin-1").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        msg = "a name has a character that stands for no byte"
-        raise CorruptError(msg) from None
-
-
-def _named(event: Event, change: Callable[[str], str]) -> Event:
-    """Return an event with all names in it changed."""
-    if not isinstance(event, Begin):
-        return event
-    return msgspec.structs.replace(
-        event,
-        index=change(event.index),
-        sizes={change(name): size for name, size in event.sizes.items()},
-        edits=tuple(map(change, event.edits)),
-    )
-
-
-def encode(number: int, event: Event, changes: Sequence[Change] = ()) -> bytes:
-    """Return a frame."""
-    heads, blobs = [], []
-    for change in changes:
-        head, parts = _encode_change(change)
-        heads.append(head)
-        blobs += parts
-    head_bytes = msgspec.json.encode(_Head(_named(event, packed), tuple(heads)))
-    payload = b"".join([_CRC.pack(len(head_bytes)), head_bytes, *blobs])
-    return _summed(_FRAME.pack(number, len(payload), _native.crc32c(payload))) + payload
-
-
-def _summed(head: bytes) -> bytes:
-    return head + _CRC.pack(_native.crc32c(head))
-
-
-def _encode_change(change: Change) -> tuple[_ChangeHead, list[bytes]]:
-    match change:
-        case Runs(file, width, offsets, old, new):
-            parts = [offsets.astype("<i8").tobytes(), old, new]
-            return _ChangeHead("runs", packed(file), width, "", tuple(map(len, parts))), parts
-        case Whole(file, old, new):
-            return _ChangeHead("whole", packed(file), 0, "", (len(old), len(new))), [old, new]
-        case Tail(file, length):
-            return _ChangeHead("tail", packed(file), length), []
-        case Move(file, staged):
-            return _ChangeHead("move", packed(file), 0, packed(staged)), []
-        case Gone(file):
-            return _ChangeHead("gone", packed(file)), []
-
-
-def decode(payload: bytes | bytearray | memoryview) -> Frame:
-    """Decode the payload of a frame, whose checksum was compared already.
-
-    Raises:
-        CorruptError: It contradicts itself.
-    """
-    view = memoryview(payload)
-    size = _CRC.unpack_from(view)[0] if len(view) >= _CRC.size else MAX_HEAD + 1
-    if size > MAX_HEAD or _CRC.size + size > len(view):
-        msg = "the head of a frame is longer than the frame"
-        raise CorruptError(msg)
-    try:
-        head = msgspec.json.decode(view[_CRC.size : _CRC.size + size], type=_Head)
-    except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"the head of a frame does not decode: {error}"
-        raise CorruptError(msg) from None
-    rest = view[_CRC.size + size :]
-    lengths = [length for change in head.changes for length in change.blobs]
-    if any(length < 0 for length in lengths) or sum(lengths) != len(rest):
-        msg = "the blobs of a frame do not fill it"
-        raise CorruptError(msg)
-    changes: list[Change] = []
-    for change in head.changes:
-        blobs = []
-        for length in change.blobs:
-            blobs.append(bytes(rest[:length]))
-            rest = rest[length:]
-        changes.append(_decode_change(change, blobs))
-    return Frame(_named(head.event, unpacked), tuple(changes))
-
-
-def _decode_change(head: _ChangeHead, blobs: list[bytes]) -> Change:
-    file = unpacked(head.file)
-    match head.kind, blobs:
-        case "runs", [offsets, old, new]:
-            return _decode_runs(file, head.number, offsets, old, new)
-        case "whole", [old, new]:
-            return Whole(file, old, new)
-        case "tail", [] if head.number >= 0:
-            return Tail(file, head.number)
-        case "move", []:
-            return Move(file, unpacked(head.staged))
-        case "gone", []:
-            return Gone(file)
-    msg = f"a change of kind {head.kind} does not decode"
-    raise CorruptError(msg)
-
-
-def _decode_runs(file: str, width: int, offsets: bytes, old: bytes, new: bytes) -> Runs:
-    if len(offsets) % _WORD:
-        msg = f"offsets of {len(offsets)} bytes are no multiple of {_WORD}"
-        raise CorruptError(msg)
-    at = np.frombuffer(offsets, "<i8").astype(np.int64)
-    last = np.iinfo(np.int64).max
-    fits = width > 0 and len(old) == len(new) == width * len(at)
-    rises = len(at) == 0 or (at[0] >= 0 and at[-1] <= last - width)
-    if not fits or not rises or np.any(at[1:] - at[:-1] < width):
-        msg = f"runs of {width} bytes, {len(at)} of them, contradict their bytes or one another"
-        raise CorruptError(msg)
-    return Runs(file, width, at, old, new)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -419,7 +157,7 @@ class Journal:
 
     def _start(self, begin: Begin, changes: Sequence[Change]) -> None:
         remove_unfinished(self.path, self._disk)
-        self._file = self._disk.create(_unfinished(self.path))
+        self._file = self._disk.create(unfinished(self.path))
         self._first: Begin | None = begin
         self._number = self._slot = 0
         self.nbytes = FIRST
@@ -431,7 +169,7 @@ class Journal:
 
     def add(self, event: Event, changes: Sequence[Change] = ()) -> None:
         """Add a frame, which is durable only after :meth:`sync`."""
-        frame = encode(self._number, event, changes)
+        frame = _frame(self._number, encode(event, changes))
         self._file.write(frame, self.nbytes)
         self._number += 1
         self.nbytes += len(frame)
@@ -444,7 +182,7 @@ class Journal:
             # The name says that all of it is there, so that one sync is enough.
             _write_slot(self._file, 0, self.nbytes)
             self._file.sync()
-            self._disk.rename(_unfinished(self.path), self.path)
+            self._disk.rename(unfinished(self.path), self.path)
             self.begun, self._first = self._first, None
             self._disk.sync_folder(os.path.dirname(self.path))
 
@@ -482,14 +220,18 @@ class Journal:
         self._disk.sync_folder(os.path.dirname(path))
 
 
-def _unfinished(path: str) -> str:
-    return f"{path}-next"
-
-
 def remove_unfinished(path: str, disk: Disk) -> None:
     """Remove what became no journal, where there is such a file."""
-    if os.path.lexists(_unfinished(path)):
-        disk.remove(_unfinished(path))
+    if os.path.lexists(unfinished(path)):
+        disk.remove(unfinished(path))
+
+
+def _frame(number: int, payload: bytes) -> bytes:
+    return _summed(_FRAME.pack(number, len(payload), _native.crc32c(payload))) + payload
+
+
+def _summed(head: bytes) -> bytes:
+    return head + _CRC.pack(_native.crc32c(head))
 
 
 def _count(file: File, slot: int, durable: int) -> int:
@@ -511,126 +253,6 @@ def turn_back(file: File) -> None:
     places = list(_places(file))
     if places and isinstance(_read(file, *places[-1]).event, Back):
         return
-    frame = encode(len(places), Back())
+    frame = _frame(len(places), encode(Back()))
     file.write(frame, durable)
     _count(file, slot, durable + len(frame))
-
-
-# --- doing -------------------------------------------------------------------------------------
-
-
-class Applier:
-    """Makes changes, or takes them back, and has the device keep them.
-
-    Every change may be made again after a part of it was made: what it writes is given.
-    """
-
-    def __init__(self, disk: Disk, folder: str, allowed: Callable[[str], bool]) -> None:
-        """Prepare.
-
-        Args:
-            disk: The file system.
-            folder: What the names in changes are relative to.
-            allowed: Tells whether a path is that of a file which the edit may change.
-        """
-        self._disk = disk
-        self._folder = folder
-        self._allowed = allowed
-        self._touched: dict[str, File] = {}
-        self._folders: set[str] = set()
-
-    def path(self, file: str) -> str:
-        """Return the path of a file of a change.
-
-        Raises:
-            CorruptError: It is none that a change may be about.
-        """
-        path = os.path.normpath(os.path.join(self._folder, file))
-        if os.path.isabs(file) or "\0" in file or not self._allowed(path):
-            msg = f"it names {file!r}, which is no file of the checkpoint"
-            raise CorruptError(msg, path=self._folder)
-        return path
-
-    def forward(self, change: Change) -> None:
-        """Make a change."""
-        match change:
-            case Runs(file, width, offsets, _, new):
-                write_runs(self._open(file), width, offsets, new)
-            case Whole(file, _, new):
-                self._replace(file, new)
-            case Move(file, staged):
-                self._move(self.path(staged), self.path(file))
-            case Gone(file):
-                path = self.path(file)
-                if os.path.lexists(path):
-                    self._disk.remove(path)
-                    self._folders.add(os.path.dirname(path))
-            case Tail():
-                # What comes after it was durable before the commit.
-                pass
-
-    def back(self, change: Change) -> None:
-        """Take a change back.
-
-        Raises:
-            CorruptError: It cannot be taken back.
-        """
-        match change:
-            case Runs(file, width, offsets, old, _):
-                write_runs(self._open(file), width, offsets, old)
-            case Whole(file, old, _):
-                self._replace(file, old)
-            case Tail(file, length):
-                # Not before the index is back that knows nothing of the tail.
-                self.sync()
-                opened = self._open(file)
-                if opened.size > length:
-                    opened.resize(length)
-            case Move() | Gone():
-                msg = f"what happened to {change.file!r} cannot be undone"
-                raise CorruptError(msg, path=self._folder)
-
-    def _move(self, staged: str, path: str) -> None:
-        if not os.path.lexists(staged):
-            return
-        if os.path.lexists(path) and os.path.samefile(staged, path):
-            # Two names of one file, of which a rename would leave both.
-            self._disk.remove(staged)
-        else:
-            self._disk.rename(staged, path)
-        self._folders.update(map(os.path.dirname, (staged, path)))
-
-    def _open(self, file: str) -> File:
-        path = self.path(file)
-        found = self._touched.get(path)
-        if found is None:
-            found = self._touched[path] = self._disk.open_to_change(path)
-        return found
-
-    def _replace(self, file: str, content: bytes) -> None:
-        path = self.path(file)
-        folder, name = os.path.split(path)
-        staged = os.path.join(folder, f".{name}.ckptkit-new")
-        if os.path.lexists(staged):
-            self._disk.remove(staged)
-        with self._disk.create(staged) as target:
-            if os.path.lexists(path):
-                os.fchmod(target.fd, os.stat(path).st_mode & 0o7777)
-            target.write(content, 0)
-            target.sync()
-        self._disk.rename(staged, path)
-        self._folders.add(folder)
-
-    def sync(self) -> None:
-        """Return when the device has all changes so far."""
-        while self._touched:
-            file = self._touched.pop(next(iter(self._touched)))
-            with file:
-                file.sync()
-        while self._folders:
-            self._disk.sync_folder(self._folders.pop())
-
-    def close(self) -> None:
-        """Let go of the files."""
-        while self._touched:
-            self._touched.popitem()[1].close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ckptkit.errors import ConflictError
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.sidecar import MARK, STAGING_NAME
+from ckptkit.storage.sidecar import staging_name
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -56,11 +56,10 @@ class Staging:
         self._destination = os.path.abspath(destination)
         self._whole_folder = whole_folder
         self._keep = keep
-        parent, name = os.path.split(self._destination)
-        self._parent = parent
-        fresh = f".{name[:STAGING_NAME]}{MARK}{secrets.token_hex(6)}"
+        self._parent = os.path.dirname(self._destination)
+        fresh = staging_name(self._destination) + secrets.token_hex(6)
         self._adopted = adopt is not None
-        self.root = adopt or os.path.join(parent, fresh)
+        self.root = adopt or os.path.join(self._parent, fresh)
         self._lock = -1
         self._files: dict[str, tuple[str, File]] = {}
         self._folders: list[str] = []

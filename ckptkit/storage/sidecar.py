@@ -12,6 +12,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, Final, Self
 
+from ckptkit._native import crc32c
 from ckptkit.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ LOCK: Final = "lock"
 UNDO: Final = "undo"
 
 STAGING_NAME: Final = 64
-"""Characters of a checkpoint's name that its staging folders repeat."""
+"""Bytes of a checkpoint's name that its staging folders repeat."""
+
+LONGEST: Final = 240
+"""Bytes of a file's name that the name of its successor repeats: 255 is the most there is."""
 
 _UNDO: Final = re.compile(UNDO + r"-(\d{4,9})")
 _STAGING: Final = re.compile(r"[0-9a-f]{12}")
@@ -37,6 +41,25 @@ def sidecar(path: str, role: str) -> str:
     """Return the path of a hidden file beside a checkpoint."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}{MARK}{role}")
+
+
+def unfinished(path: str) -> str:
+    """Return where a file is made that is to take the place of the one at ``path``."""
+    folder, name = os.path.split(path)
+    known = os.fsencode(name)
+    if len(known) > LONGEST:
+        name = f"{_beginning(name, LONGEST - 9)}-{crc32c(known):08x}"
+    return os.path.join(folder, f"{'' if name.startswith('.') else '.'}{name}{MARK}new")
+
+
+def staging_name(path: str) -> str:
+    """Return what the names of all staging folders of a result begin with."""
+    return f".{_beginning(os.path.basename(path), STAGING_NAME)}{MARK}"
+
+
+def _beginning(name: str, nbytes: int) -> str:
+    """Return as much of a name as takes so many bytes."""
+    return os.fsdecode(os.fsencode(name)[:nbytes])
 
 
 def is_sidecar(name: str) -> bool:
@@ -51,20 +74,18 @@ def undo_path(path: str, number: int) -> str:
 
 def undo_numbers(path: str) -> list[int]:
     """Return the numbers of the undos that are kept beside a checkpoint, oldest first."""
-    found = (_UNDO.fullmatch(role) for role in _roles(path, os.path.basename(path)))
+    found = (_UNDO.fullmatch(role) for role in _roles(path, os.path.basename(sidecar(path, ""))))
     return sorted(int(match[1]) for match in found if match)
 
 
 def staging_folders(path: str) -> list[str]:
     """Return the staging folders, of whoever, of results that would appear at a path."""
-    folder, name = os.path.split(path)
-    short = name[:STAGING_NAME]
-    roles = (role for role in _roles(path, short) if _STAGING.fullmatch(role))
-    return [os.path.join(folder, f".{short}{MARK}{role}") for role in sorted(roles)]
+    head = staging_name(path)
+    roles = (role for role in _roles(path, head) if _STAGING.fullmatch(role))
+    return [os.path.join(os.path.dirname(path), head + role) for role in sorted(roles)]
 
 
-def _roles(path: str, name: str) -> list[str]:
-    head = f".{name}{MARK}"
+def _roles(path: str, head: str) -> list[str]:
     try:
         names = os.listdir(os.path.dirname(path) or ".")
     except FileNotFoundError:

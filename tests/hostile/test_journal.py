@@ -17,9 +17,11 @@ import ckptkit
 from ckptkit import CkptError, ConflictError, CorruptError
 from ckptkit._native import crc32c
 from ckptkit.engine import amend, run
-from ckptkit.storage import journal as journals
+from ckptkit.storage import frames
+from ckptkit.storage.changes import Gone, Move, Runs, Tail, Whole
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.journal import Back, Begin, Commit, Gone, Move, Piece, Runs, Tail, Whole
+from ckptkit.storage.frames import Back, Begin, Commit, Piece
+from ckptkit.storage.journal import Journal
 from ckptkit.storage.sidecar import sidecar
 from tests.crash.disks import Recording, Stopping
 
@@ -50,14 +52,14 @@ def begin(model, **fields):
     return Begin(**{**found, **fields})
 
 
-def write(model, *frames):
+def write(model, *given):
     """Write a journal of some frames: events, or events with changes."""
     journal = None
-    for frame in frames:
+    for frame in given:
         event, changes = frame if isinstance(frame, tuple) else (frame, ())
         if journal is None:
             path = sidecar(model, "journal")
-            journal = journals.Journal(Disk(), path, event, changes)
+            journal = Journal(Disk(), path, event, changes)
         else:
             journal.add(event, changes)
     journal.sync()
@@ -112,7 +114,7 @@ def test_a_journal_of_another_state_is_not_followed(model):
 
 
 @pytest.mark.parametrize(
-    ("frames", "words"),
+    ("makers", "words"),
     [
         ([lambda m: begin(m, version=2)], "version 2"),
         ([lambda _: Piece({})], "starts with what the edit is"),
@@ -121,8 +123,8 @@ def test_a_journal_of_another_state_is_not_followed(model):
         ([begin, lambda _: (Commit(1), [Gone("m.index")]), lambda _: Back()], "cannot be undone"),
     ],
 )
-def test_frames_that_contradict_one_another(model, frames, words):
-    write(model, *(make(model) for make in frames))
+def test_frames_that_contradict_one_another(model, makers, words):
+    write(model, *(make(model) for make in makers))
     before = files(model)
     with pytest.raises(CorruptError, match=words):
         ckptkit.recover(model)
@@ -201,13 +203,13 @@ def change(**fields):
 )
 def test_payloads_that_contradict_themselves(data, words):
     with pytest.raises(CorruptError, match=words):
-        journals.decode(data)
+        frames.decode(data)
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_decode_or_are_refused(data):
     with contextlib.suppress(CorruptError):
-        journals.decode(data)
+        frames.decode(data)
 
 
 # --- damage ------------------------------------------------------------------------------------

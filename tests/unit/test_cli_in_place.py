@@ -12,7 +12,8 @@ import ckptkit
 from ckptkit._native import crc32c
 from ckptkit.cli import main
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.journal import Begin, Journal
+from ckptkit.storage.frames import Begin
+from ckptkit.storage.journal import Journal
 from ckptkit.storage.sidecar import Lock, sidecar
 
 KERNEL = np.arange(12, dtype=np.float32).reshape(4, 3)

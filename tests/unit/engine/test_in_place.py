@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ class Measuring(Disk):
     longest = 0
 
     def about_to(self, call, path, new="", **details):
-        if path.endswith(("-journal", "-journal-next")) and os.path.exists(path):
+        if "-journal" in path and os.path.exists(path):
             Measuring.longest = max(Measuring.longest, os.path.getsize(path))
 
 
@@ -364,3 +365,67 @@ def test_a_journal_that_cannot_be_begun_leaves_none(model):
         with pytest.raises(OSError, match="full"):
             patch(model, "w[0] = 1", disk=Stopping(at, OSError(errno.ENOSPC, "full")))
         assert files(model) == before
+
+
+@pytest.mark.parametrize("name", ["n" * 235, "\u4e16" * 78, "\udcff" * 235])
+def test_the_longest_names_are_edited_every_way(tmp_path, name):
+    path = str(tmp_path / name)
+    ckptkit.save(path, {"b": B})
+    for how in ("patch", "append", "copy"):
+        with ckptkit.open(path) as found:
+            found.edit("b[0] += 1").plan(how=how, keep_undo=how != "copy").run(device="numpy")
+    linked = path[:-1]
+    with ckptkit.open(path) as found:
+        found.edit("b[0] += 1").plan(linked, "link").run(device="numpy")
+    assert ckptkit.open(linked)["b"][0] == 4
+
+
+def test_processes_patch(model, small_pieces):
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context) as pool, ckptkit.open(model) as found:
+        draft = found.edit("w[:, ::3] *= 2", "b += 1", "v = 3")
+        draft.plan(how="patch").run(device="numpy", executor=pool)
+    expected = W.copy()
+    expected[:, ::3] *= 2
+    with ckptkit.open(model) as found:
+        np.testing.assert_array_equal(found["w"].read(), expected)
+        np.testing.assert_array_equal(found["b"].read(), B + 1)
+        assert found.verify().ok
+
+
+def test_files_that_are_links_to_files_elsewhere_are_not_changed(model, tmp_path):
+    shard = Path(f"{model}.data-00000-of-00002")
+    elsewhere = tmp_path / "store" / "blob"
+    elsewhere.parent.mkdir()
+    shard.rename(elsewhere)
+    shard.symlink_to(elsewhere)
+    content = elsewhere.read_bytes()
+    with ckptkit.open(model) as found:
+        with pytest.raises(ConflictError, match="--break-links"):
+            found.edit("w[0] = 1").plan(how="patch").run()
+        found.edit("w[0] = 1").plan(tmp_path / "linked", "link").run()
+        found.edit("w[0] = 1").plan(how="patch", break_links=True).run()
+    assert elsewhere.read_bytes() == content
+    assert not shard.is_symlink()
+    for path in (model, tmp_path / "linked"):
+        assert ckptkit.open(path).verify().ok
+        assert ckptkit.open(path)["w"][0, 0] == 1
+
+
+def test_permissions_stay(model):
+    names = [name for name in files(model) if name[0] != "."]
+    for name in names:
+        (Path(model).parent / name).chmod(0o640)
+    for how in ("append", "patch", "copy"):
+        with ckptkit.open(model) as found:
+            found.edit("w[0] += 1").plan(how=how).run(device="numpy")
+        assert {(Path(model).parent / name).stat().st_mode & 0o777 for name in names} == {0o640}
+
+
+def test_an_edit_while_something_is_verified_is_no_damage(model):
+    with ckptkit.open(model) as found:
+        patch(model, "w[0] = 5")
+        with pytest.raises(ConflictError, match="open it again"):
+            found.verify()
+        with pytest.raises(ConflictError, match="open it again"):
+            ckptkit.diff(found, model)
