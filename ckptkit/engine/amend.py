@@ -23,7 +23,7 @@ from ckptkit.storage.changes import Applier, Change, Gone, Move, Runs, Tail, Who
 from ckptkit.storage.disk import Traffic
 from ckptkit.storage.frames import VERSION, Begin, Commit
 from ckptkit.storage.frames import Piece as PieceFrame
-from ckptkit.storage.journal import Journal, read_backwards
+from ckptkit.storage.journal import Journal, read_backwards, read_frames, remove_journal
 from ckptkit.storage.publish import Staging
 from ckptkit.storage.sidecar import (
     JOURNAL,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 PIECE_SHARE: Final = 4
 """A piece takes one part in this many of the memory: the next one is made meanwhile."""
 
-KEPT: Final = 2
+KEPT: Final = 1
 """Pieces that are kept in a journal: with more of them, those that are done are dropped."""
 
 NEAR: Final = 16
@@ -216,7 +216,7 @@ class _Amendment:
                 journal.remove()
         except BaseException as error:
             if os.path.lexists(journal.path):
-                error.add_note(self.advice)
+                error.add_note(f"to finish it: ckptkit recover {self.plan.destination}")
             raise
 
     @property
@@ -228,20 +228,25 @@ class _Amendment:
         """Take back what was done, or leave the journal to ``recover``."""
         try:
             journal.abandon()
-            if journal.begun.done:
-                # The bytes that were there before are gone.
-                error.add_note(self.advice)
-            elif journal.is_durable:
+            if os.path.lexists(journal.path):
                 with self.disk.open(journal.path) as file:
-                    for frame in read_backwards(file):
-                        for change in reversed(frame.changes):
-                            self.applier.back(change)
-                self.applier.sync()
-                journal.remove()
+                    self._take_back(file, error)
         except (OSError, CkptError):
             error.add_note(self.advice)
         finally:
             self.applier.close()
+
+    def _take_back(self, file: File, error: BaseException) -> None:
+        # What counts is what is in the file: an error may have come after a frame was dropped.
+        begin = next(read_frames(file)).event
+        if isinstance(begin, Begin) and begin.done:
+            error.add_note(f"to finish it: ckptkit recover {self.plan.destination}")
+            return
+        for frame in read_backwards(file):
+            for change in reversed(frame.changes):
+                self.applier.back(change)
+        self.applier.sync()
+        remove_journal(file.path, self.disk)
 
 
 def _splices(name: str, old: bytes, new: bytes) -> Iterator[Runs]:
@@ -283,7 +288,7 @@ def _append(job: _Amendment) -> Amended:
     job.let_go(journal)
     moved = outcome.traffic
     index = sum(len(change.new) for change in changes if isinstance(change, Whole))
-    return Amended(outcome, moved.written + moved.copied + index, journal.nbytes)
+    return Amended(outcome, moved.written + moved.copied + index, journal.written)
 
 
 # --- patch -------------------------------------------------------------------------------------
@@ -325,7 +330,7 @@ def _patch(job: _Amendment, done: Begin | None = None) -> Amended:
 def _patch_pieces(job: _Amendment, journal: Journal, shift: Shift) -> Amended:
     plan, placement = job.plan, job.plan.placement
     begin = journal.begun
-    sums, number, journalled = dict(begin.sums), begin.done, 0
+    sums, number = dict(begin.sums), begin.done
     traffic = Traffic()
     byteorder = plan.after.columns.byteorder
     done, total = 0, plan.work.bytes_computed
@@ -339,7 +344,6 @@ def _patch_pieces(job: _Amendment, journal: Journal, shift: Shift) -> Amended:
             job.applier.sync()
             number += 1
             if plan.repeatable and not plan.keep_undo and journal.nbytes > KEPT * begin.piece:
-                journalled += journal.nbytes
                 journal.restart(msgspec.structs.replace(begin, done=number, sums=sums))
         last = piece
         for item, change in piece.sums.items():
@@ -359,10 +363,9 @@ def _patch_pieces(job: _Amendment, journal: Journal, shift: Shift) -> Amended:
     journal.sync()
     _write(job, last)
     job.finish(changes)
-    journalled += journal.nbytes
     metadata = sum(len(change.new) for change in changes if isinstance(change, Runs | Whole))
     outcome = Outcome(checksums, traffic, shift.device)
-    return Amended(outcome, traffic.written + metadata, journalled)
+    return Amended(outcome, traffic.written + metadata, journal.written)
 
 
 def _runs(job: _Amendment, piece: Piece) -> list[Runs]:
@@ -421,7 +424,7 @@ def _rewrite(job: _Amendment) -> Amended:
             raise
     moved = outcome.traffic
     written = moved.written + moved.copied + sum(map(len, sealed.values()))
-    return Amended(outcome, written, journal.nbytes)
+    return Amended(outcome, written, journal.written)
 
 
 def _stage(staging: Staging, path: str, size: int) -> File:

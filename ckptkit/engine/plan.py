@@ -142,7 +142,8 @@ class Plan:
         if self.how != "patch":
             return self.bytes_written + self.bytes_journal + room
         bounded = self.repeatable and not self.keep_undo
-        most = (KEPT + 1) * piece_bytes(memory)
+        # It goes round in its file: some pieces before those that count, some behind them.
+        most = 2 * (KEPT + 1) * piece_bytes(memory)
         journal = min(self.bytes_journal, most) if bounded else self.bytes_journal
         return journal + room
 

@@ -19,6 +19,7 @@ from ckptkit.storage.frames import Back, Begin, Commit, Piece
 from ckptkit.storage.journal import (
     read_backwards,
     read_frames,
+    remove_journal,
     remove_unfinished,
     turn_back,
 )
@@ -126,7 +127,7 @@ def _settle(
         begin, events, sums, pieces = _survey(file)
         if begin is None:
             # It was not durable, so nothing was changed by it.
-            _remove(path, disk)
+            remove_journal(path, disk)
             return "back", ()
         _check_state(form, source, file, begin, disk)
         if Back in events or not (Commit in events or begin.done):
@@ -145,7 +146,7 @@ def _settle(
             rest,
         )
     else:
-        _remove(path, disk)
+        remove_journal(path, disk)
     return state, begin.edits
 
 
@@ -230,11 +231,6 @@ def _back(form: Format, source: Source, journal: File, disk: Disk) -> None:
         apply.close()
 
 
-def _remove(path: str, disk: Disk) -> None:
-    disk.remove(path)
-    disk.sync_folder(os.path.dirname(path))
-
-
 # --- undo --------------------------------------------------------------------------------------
 
 
@@ -259,7 +255,7 @@ def undo(path: str, disk: Disk | None = None) -> Recovery:
         disk.sync_folder(os.path.dirname(journal))
         with disk.open(journal) as file:
             _back(form, source, file, disk)
-        _remove(journal, disk)
+        remove_journal(journal, disk)
     return Recovery(str(source), "back", begin.edits, ())
 
 

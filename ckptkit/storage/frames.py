@@ -123,15 +123,16 @@ def _named(event: Event, change: Callable[[str], str]) -> Event:
     )
 
 
-def encode(event: Event, changes: Sequence[Change] = ()) -> bytes:
-    """Return the payload of a frame."""
-    heads, blobs = [], []
+def encode(event: Event, changes: Sequence[Change] = ()) -> list[bytes]:
+    """Return the payload of a frame, in parts that follow one another."""
+    heads: list[_ChangeHead] = []
+    blobs: list[bytes] = []
     for change in changes:
         head, parts = _encode_change(change)
         heads.append(head)
         blobs += parts
     head_bytes = msgspec.json.encode(_Head(_named(event, packed), tuple(heads)))
-    return b"".join([_SIZE.pack(len(head_bytes)), head_bytes, *blobs])
+    return [_SIZE.pack(len(head_bytes)) + head_bytes, *blobs]
 
 
 def _encode_change(change: Change) -> tuple[_ChangeHead, list[bytes]]:

@@ -1,17 +1,17 @@
 r"""The journal of an edit in place: what has to be done, or undone, if it is cut short.
 
 ```
-journal = slot zeros slot zeros frame*             slots at byte 0 and 512, frames from byte 1024 on
-slot    = "ckptkit\x01" durable:u64 crc:u32        little-endian, as all numbers here
+journal = slot zeros slot zeros frame*      slots at byte 0 and 512, frames from byte 1024 on
+slot    = "ckptkit\x01" sequence:u64 start:u64 end:u64 crc:u32      all numbers little-endian
 frame   = number:u32 length:u64 crc:u32 head-crc:u32 payload
 payload = head-length:u32 head:JSON blob*
 ```
 
-``durable`` is how many bytes of the file count: of the two slots the one that says more, while the
-other one is being written. A slot is written when what it counts is on the device. ``crc`` is
-CRC-32C of the payload, ``head-crc`` of the 16 bytes before it, that of a slot of its first 16;
-frames are numbered from 0. The head of a payload says what the frame is about and how long its
-blobs are.
+The frames that count lie from ``start`` to ``end``, as the slot with the higher sequence number has
+it, while the other one is being written. A slot is written when what it counts is on the device.
+``crc`` is CRC-32C of the payload, ``head-crc`` of the 16 bytes before it, that of a slot of all
+before it; the frames that count are numbered from 0. The head of a payload says what the frame is
+about and how long its blobs are.
 
 A frame counts before the bytes that it speaks of change, so what does not count has done nothing,
 and what counts but does not decode is damage. Whoever finds a journal goes
@@ -52,7 +52,7 @@ SLOTS: Final = (0, 512)
 FIRST: Final = 1024
 """Where the first frame is."""
 
-_SLOT: Final = struct.Struct("<8sQ")
+_SLOT: Final = struct.Struct("<8sQQQ")
 _FRAME: Final = struct.Struct("<IQI")
 _CRC: Final = struct.Struct("<I")
 
@@ -93,14 +93,14 @@ def _read(file: File, start: int, length: int) -> Frame:
 
 def _places(file: File) -> Iterator[tuple[int, int]]:
     """Yield start and length of the payload of every frame that counts."""
-    _, durable = _newest_slot(file)
-    at, number = FIRST, 0
-    while at < durable:
-        start = bytes(file.read(at, min(_FRAME.size + _CRC.size, durable - at)))
+    _, at, end = _newest_slot(file)
+    number = 0
+    while at < end:
+        start = bytes(file.read(at, min(_FRAME.size + _CRC.size, end - at)))
         if len(start) == _FRAME.size + _CRC.size and start == _summed(start[: _FRAME.size]):
             found, length, crc = _FRAME.unpack_from(start)
             begin = at + len(start)
-            whole = found == number and length <= min(durable - begin, MAX_FRAME)
+            whole = found == number and length <= min(end - begin, MAX_FRAME)
             if whole and _holds(file, begin, length, crc):
                 yield begin, length
                 at, number = begin + length, number + 1
@@ -109,21 +109,20 @@ def _places(file: File) -> Iterator[tuple[int, int]]:
         raise CorruptError(msg, path=file.path, offset=at)
 
 
-def _newest_slot(file: File) -> tuple[int, int]:
-    """Return the number of the slot that counts, and how many bytes of the file do."""
+def _newest_slot(file: File) -> tuple[int, int, int]:
+    """Return the sequence number of the slot that counts, and the frames' start and end."""
     size = file.size
     found = []
-    for number, offset in enumerate(SLOTS):
+    for offset in SLOTS:
         stored = bytes(file.read(offset, min(_SLOT.size + _CRC.size, max(size - offset, 0))))
         if len(stored) == _SLOT.size + _CRC.size and stored == _summed(stored[: _SLOT.size]):
-            magic, durable = _SLOT.unpack_from(stored)
-            if magic == MAGIC and FIRST <= durable <= size:
-                found.append((durable, number))
+            magic, sequence, start, end = _SLOT.unpack_from(stored)
+            if magic == MAGIC and FIRST <= start <= end <= size:
+                found.append((sequence, start, end))
     if not found:
         msg = "this is no journal, or one that is damaged or of another version"
         raise CorruptError(msg, path=file.path, offset=0)
-    durable, number = max(found)
-    return number, durable
+    return max(found)
 
 
 def _holds(file: File, start: int, length: int, crc: int) -> bool:
@@ -144,74 +143,81 @@ class Journal:
 
     Attributes:
         path: Where it is.
-        begun: Its first frame.
-        nbytes: Bytes so far.
+        begun: The first of the frames that count.
+        written: Bytes that were written to it.
     """
 
     def __init__(self, disk: Disk, path: str, begin: Begin, changes: Sequence[Change] = ()) -> None:
-        """Make the file; nothing of it is durable yet."""
+        """Make the file; nothing of it counts yet."""
         self._disk = disk
         self.path = path
         self.begun = begin
-        self._start(begin, changes)
-
-    def _start(self, begin: Begin, changes: Sequence[Change]) -> None:
-        remove_unfinished(self.path, self._disk)
-        self._file = self._disk.create(unfinished(self.path))
-        self._first: Begin | None = begin
-        self._number = self._slot = 0
-        self.nbytes = FIRST
+        self.written = 0
+        self._named = False
+        self._sequence = self._number = 0
+        self._start = self._end = FIRST
+        remove_unfinished(path, disk)
+        self._file = disk.create(unfinished(path))
         try:
             self.add(begin, changes)
         except BaseException:
             self.abandon()
             raise
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames that count, or are about to."""
+        return self._end - self._start
+
     def add(self, event: Event, changes: Sequence[Change] = ()) -> None:
-        """Add a frame, which is durable only after :meth:`sync`."""
-        frame = _frame(self._number, encode(event, changes))
-        self._file.write(frame, self.nbytes)
+        """Add a frame, which counts only after :meth:`sync`."""
+        parts = _frame(self._number, encode(event, changes))
+        for part in parts:
+            self._file.write(part, self._end)
+            self._end += len(part)
+        self.written += sum(map(len, parts))
         self._number += 1
-        self.nbytes += len(frame)
 
     def sync(self) -> None:
         """Return when all frames count."""
-        if self._first is None:
-            self._slot = _count(self._file, self._slot, self.nbytes)
-        else:
-            # The name says that all of it is there, so that one sync is enough.
-            _write_slot(self._file, 0, self.nbytes)
+        if self._named:
             self._file.sync()
-            self._disk.rename(unfinished(self.path), self.path)
-            self.begun, self._first = self._first, None
-            self._disk.sync_folder(os.path.dirname(self.path))
+            self._count()
+            self._file.sync()
+            return
+        # The name says that all of it is there, so that one sync is enough.
+        self._count()
+        self._file.sync()
+        self._disk.rename(unfinished(self.path), self.path)
+        self._named = True
+        self._disk.sync_folder(os.path.dirname(self.path))
+
+    def _count(self) -> None:
+        self._sequence += 1
+        _write_slot(self._file, self._sequence, self._start, self._end)
 
     def restart(self, begin: Begin) -> None:
-        """Drop all frames for a new first one, at once: what they were about is done."""
-        self._file.close()
-        self._start(begin, ())
-        try:
-            self.sync()
-        except BaseException:
-            self.abandon()
-            raise
+        """Drop all frames for a new first one, at once: what they were about is done.
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether there is a journal under its name, of this edit."""
-        return self._first is None or os.path.lexists(self.path)
+        It goes behind them, or before them where there is room by now: a new file would take new
+        blocks of the device, and give back old ones.
+        """
+        self._start = self._end = self._end if self._start == FIRST else FIRST
+        self._number = 0
+        self.add(begin)
+        self.sync()
+        self.begun = begin
 
     def abandon(self) -> None:
         """Close the file, and remove what never got its name."""
         self._file.close()
-        if self._first is not None:
+        if not self._named:
             remove_unfinished(self.path, self._disk)
 
     def remove(self) -> None:
         """Remove the file: nothing is to be done any more."""
         self._file.close()
-        self._disk.remove(self.path)
-        self._disk.sync_folder(os.path.dirname(self.path))
+        remove_journal(self.path, self._disk)
 
     def keep(self, path: str) -> None:
         """Give the file another name, under which it serves to undo the edit."""
@@ -220,39 +226,42 @@ class Journal:
         self._disk.sync_folder(os.path.dirname(path))
 
 
+def remove_journal(path: str, disk: Disk) -> None:
+    """Remove a journal by which nothing is to be done any more."""
+    disk.remove(path)
+    disk.sync_folder(os.path.dirname(path))
+
+
 def remove_unfinished(path: str, disk: Disk) -> None:
     """Remove what became no journal, where there is such a file."""
     if os.path.lexists(unfinished(path)):
         disk.remove(unfinished(path))
 
 
-def _frame(number: int, payload: bytes) -> bytes:
-    return _summed(_FRAME.pack(number, len(payload), _native.crc32c(payload))) + payload
+def _frame(number: int, payload: Sequence[bytes]) -> list[bytes]:
+    length, crc = 0, 0
+    for part in payload:
+        length, crc = length + len(part), _native.crc32c(part, crc)
+    return [_summed(_FRAME.pack(number, length, crc)), *payload]
 
 
 def _summed(head: bytes) -> bytes:
     return head + _CRC.pack(_native.crc32c(head))
 
 
-def _count(file: File, slot: int, durable: int) -> int:
-    """Have so many bytes count, once they are on the device; return the slot that says so."""
-    file.sync()
-    other = 1 - slot
-    _write_slot(file, other, durable)
-    file.sync()
-    return other
-
-
-def _write_slot(file: File, number: int, durable: int) -> None:
-    file.write(_summed(_SLOT.pack(MAGIC, durable)), SLOTS[number])
+def _write_slot(file: File, sequence: int, start: int, end: int) -> None:
+    slot = _summed(_SLOT.pack(MAGIC, sequence, start, end))
+    file.write(slot, SLOTS[sequence % len(SLOTS)])
 
 
 def turn_back(file: File) -> None:
     """Add to a journal that the whole edit is to be undone, durably."""
-    slot, durable = _newest_slot(file)
+    sequence, start, end = _newest_slot(file)
     places = list(_places(file))
     if places and isinstance(_read(file, *places[-1]).event, Back):
         return
-    frame = _frame(len(places), encode(Back()))
-    file.write(frame, durable)
-    _count(file, slot, durable + len(frame))
+    frame = b"".join(_frame(len(places), encode(Back())))
+    file.write(frame, end)
+    file.sync()
+    _write_slot(file, sequence + 1, start, end + len(frame))
+    file.sync()

@@ -59,6 +59,9 @@ def write_runs(file: File, width: int, offsets: Int64s, joined: Buffer) -> None:
             stretch = np.frombuffer(file.read(first, int(index[-1, -1]) + 1), np.uint8)
             stretch[index] = runs[low:high]
             file.write(stretch, first)
+        elif width >= STRETCH:
+            for run, offset in zip(runs[low:high], offsets[low:high].tolist(), strict=True):
+                file.write(run, offset)
         else:
             file.write_runs(width, offsets[low:high].tolist(), runs[low:high].reshape(-1))
 

@@ -46,6 +46,10 @@ def files(model):
     }
 
 
+def differing(one, other):
+    return [name for name in {*one, *other} if one.get(name) != other.get(name)]
+
+
 def begin(model, **fields):
     found = {"version": 1, "how": "patch", "index": "m.index", "sizes": {}}
     found["index_sum"] = crc32c(Path(f"{model}.index").read_bytes())
@@ -257,26 +261,27 @@ def test_a_damaged_journal_never_gives_a_third_state(half_done, data):
     halfway = {path: path.read_bytes() for path in folder.iterdir()}
     journal = Path(sidecar(model, "journal"))
     content = bytearray(journal.read_bytes())
-    slots = [range(20), range(512, 532)]
     at = data.draw(st.integers(0, len(content) - 1))
-    if any(at in slot for slot in slots) and content[512:532].strip(b"\0"):
+    if at % 512 < 36 and at < 1024:
+        # With one of two slots damaged the other one counts, as if this one was being written.
         at = 600
     content[at] ^= 1 << data.draw(st.integers(0, 7))
     journal.write_bytes(content)
     try:
         recovered = ckptkit.recover(model)
+        state = files(model)
     except CorruptError as error:
+        state = None
         assert error.path == str(journal)
-        assert {path: path.read_bytes() for path in folder.iterdir()} == {
-            **halfway,
-            journal: content,
-        }
-    else:
-        assert files(model) == (before if recovered.state == "back" else after)
+    found = {path: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
         path.unlink()
     for path, text in halfway.items():
         path.write_bytes(text)
+    if state is None:
+        assert found == {**halfway, journal: content}
+    else:
+        assert differing(state, before if recovered.state == "back" else after) == []
 
 
 def test_a_journal_that_is_cut_off_is_damaged(half_done):

@@ -119,7 +119,7 @@ def test_an_error_after_old_bytes_are_gone_says_what_to_do_and_recover_goes_on(m
                 # It was done, but for the word of the device that the journal is gone.
                 patch(model, "** *= 2")
             continue
-        assert error.__notes__ == [f"finish it or take it back: ckptkit recover {model}"]
+        assert error.__notes__ == [f"to finish it: ckptkit recover {model}"]
         with pytest.raises(NeedsRecoveryError, match="ckptkit recover"):
             ckptkit.open(model)
         assert ckptkit.recover(model).state == "forward", disk.calls[at]
