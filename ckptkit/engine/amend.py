@@ -112,9 +112,11 @@ def amend(plan: Plan, source: Source, means: Means) -> Amended:
     with locked(source):
         plan.check_sources()
         job = _Amendment(plan, source, means)
-        changing = [path for path in plan.placement.files if path in job.changing]
-        if plan.how != "copy":
-            preflight.check_links(changing, means.disk, break_links=plan.break_links)
+        changing = sorted(job.changing) if plan.how != "copy" else []
+        shared = sum(os.path.getsize(path) for path in changing if preflight.is_shared(path))
+        needed = plan.space_needed(means.memory) + shared
+        preflight.check_space(job.folder, needed, plan.largest_file)
+        preflight.check_links(changing, means.disk, break_links=plan.break_links)
         return ways[plan.how](job)
 
 
@@ -269,7 +271,6 @@ def _append(job: _Amendment) -> Amended:
     plan = job.plan
     begin = job.begin()
     grown = [Tail(job.relative(path), os.path.getsize(path)) for path in job.changing]
-    preflight.check_space(job.folder, plan.space_needed(job.means.memory), plan.largest_file)
     journal = Journal(job.disk, job.path, begin, grown)
     try:
         journal.sync()
@@ -307,7 +308,6 @@ def _patch(job: _Amendment, done: Begin | None = None) -> Amended:
                     " or append"
                 )
                 raise EditError(msg)
-            preflight.check_space(job.folder, plan.space_needed(means.memory), 0)
             begin = msgspec.structs.replace(
                 job.begin(), device=shift.settings.device, chunk=shift.chunk, piece=limit
             )
@@ -387,7 +387,6 @@ def _rewrite(job: _Amendment) -> Amended:
     """Make all files anew beside the old ones, then have them take their place."""
     plan, placement = job.plan, job.plan.placement
     begin = job.begin()
-    preflight.check_space(job.folder, plan.space_needed(job.means.memory), plan.largest_file)
     with Staging(job.source.path, whole_folder=False, disk=job.disk) as staging:
         for path, size in zip(placement.files, placement.file_sizes, strict=True):
             _stage(staging, path, size)

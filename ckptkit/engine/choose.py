@@ -14,7 +14,7 @@ from ckptkit.engine.patch import check_apart, entangled
 from ckptkit.engine.plan import Plan
 from ckptkit.engine.run import MEMORY
 from ckptkit.engine.work import compile_work
-from ckptkit.errors import EditError, UnsupportedError
+from ckptkit.errors import EditError
 from ckptkit.formats import absolute
 from ckptkit.placement import Layout, Target, Way
 from ckptkit.storage.disk import stamp
@@ -109,25 +109,27 @@ def _linked(wish: Wish, where: str) -> Placement:
     if wish.layout != AS_IT_IS:
         msg = "links keep the shards as they are; leave the layout alone, or write a copy"
         raise EditError(msg)
-    files = wish.before.columns.files.values()
-    if not preflight.same_device(files, os.path.dirname(where)):
+    if not _same_device(wish, where):
         msg = "links do not go across file systems, and the destination is on another one"
         raise EditError(msg, path=where)
     target = Target(where, "link")
     return wish.writer.reserve(wish.before, wish.after, wish.source, target)
 
 
+def _same_device(wish: Wish, where: str) -> bool:
+    return preflight.same_device(wish.before.columns.files.values(), os.path.dirname(where))
+
+
 def _instead_of_copy(wish: Wish, plan: Plan, where: str) -> tuple[str, ...]:
     """Say what a link would cost, where nobody decided and it is much less."""
     if wish.how != "auto" or not plan.bytes_reused or wish.layout != AS_IT_IS:
         return ()
-    try:
-        linked = _linked(wish, where)
-    except (EditError, UnsupportedError):
-        return ("copy: the destination is on another file system, or links are not for this",)
-    written = int(linked.size[~linked.stays].sum())
-    if 2 * written > plan.bytes_written:
+    placement = plan.placement
+    written = int(placement.size[placement.source_file < 0].sum())
+    if 2 * written > plan.bytes_written or "link" not in wish.writer.ways:
         return ()
+    if not _same_device(wish, where):
+        return ("copy: links do not go across file systems, and the destination is on another one",)
     text = (
         f"copy: stands alone; --how link would write {_size(written)} of"
         f" {_size(plan.bytes_written)}, and share files with the source"

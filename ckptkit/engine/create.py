@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptkit.engine import preflight
 from ckptkit.engine.receipts import Receipts, find_order
-from ckptkit.engine.run import on_shift
+from ckptkit.engine.run import terms
 from ckptkit.errors import EditError
 from ckptkit.storage.disk import Sources
 from ckptkit.storage.publish import Staging
@@ -127,9 +127,9 @@ def _receipts(
         return Receipts.go_on(means.disk, staging.root)
     if not plan.repeatable or (plan.bytes_written < LONG and not resume):
         return None
-    with on_shift(plan.work, means) as shift:
-        device, chunk = shift.settings.device, shift.chunk
-    return Receipts.start(means.disk, staging.root, plan, device, chunk)
+    agreed = terms(plan.work, means)
+    device = agreed.device or "numpy"
+    return Receipts.start(means.disk, staging.root, plan, device, agreed.chunk)
 
 
 def _bytes_in(folder: str) -> int:

@@ -122,7 +122,7 @@ def check_links(paths: Iterable[str], disk: Disk, *, break_links: bool) -> None:
         PermissionError: A file is not ours to write to.
     """
     for path in paths:
-        if os.path.islink(path) or os.stat(path).st_nlink > 1:
+        if is_shared(path):
             if not break_links:
                 msg = (
                     "this file has another name as well, and a change would show there too; give"
@@ -133,6 +133,11 @@ def check_links(paths: Iterable[str], disk: Disk, *, break_links: bool) -> None:
             disk.unshare(path)
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission to write to this file", path)
+
+
+def is_shared(path: str) -> bool:
+    """Tell whether a file has another name as well, or is only linked to."""
+    return os.path.islink(path) or os.stat(path).st_nlink > 1
 
 
 def same_device(paths: Iterable[str], folder: str) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from ckptkit import __version__, _native
 from ckptkit.engine.steps import Done, Receipt, Resumed
 from ckptkit.errors import ConflictError
+from ckptkit.formats import absolute
 from ckptkit.storage.frames import packed
 from ckptkit.storage.publish import RECEIPTS
 from ckptkit.storage.sidecar import staging_folders
@@ -49,19 +50,10 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def request_of(plan: Plan) -> int:
-    """Return a number that two plans share if they are to give the same files."""
-    placement = plan.placement
-    parts = [
-        repr((str(plan.source), plan.destination, plan.how, plan.edits)).encode(
-            "utf-8", "surrogateescape"
-        ),
-        repr((placement.files, placement.file_sizes)).encode("utf-8", "surrogateescape"),
-        *(column.tobytes() for column in (placement.shard, placement.offset, placement.size)),
-    ]
-    found = 0
-    for part in parts:
-        found = _native.crc32c(part, found)
-    return found
+    """Return a number that two plans share if they ask for the same, of whatever inputs."""
+    source = None if plan.source is None else absolute(plan.source)
+    asked = repr((source, plan.target, plan.edits))
+    return _native.crc32c(asked.encode("utf-8", "surrogateescape"))
 
 
 def find_order(plan: Plan) -> tuple[str, Order] | None:

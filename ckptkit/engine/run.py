@@ -144,9 +144,25 @@ class Shift:
     chunk: int
 
 
-@contextmanager
-def on_shift(work: Work, means: Means) -> Iterator[Shift]:
-    """Have workers ready while in the block.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How some work will be done.
+
+    Attributes:
+        device: Where kernels run; None where there is nothing to compute.
+        threads: Workers, if they are our own.
+        window: Steps that may wait or run.
+        chunk: Bytes that a step takes at a time.
+    """
+
+    device: str | None
+    threads: int
+    window: int
+    chunk: int
+
+
+def terms(work: Work, means: Means) -> Terms:
+    """Return how some work will be done.
 
     Raises:
         EditError: The memory does not suffice, or the device is not there.
@@ -162,11 +178,22 @@ def on_shift(work: Work, means: Means) -> Iterator[Shift]:
     chunk = min(means.chunk or limit, limit, means.memory // (threads * SHARES))
     # Steps that wait keep workers busy; where there are more workers, all of them would run.
     window = threads if workers > threads else 2 * threads
-    settings = Settings(secrets.token_hex(8), name or "numpy")
+    return Terms(name, threads, window, chunk)
+
+
+@contextmanager
+def on_shift(work: Work, means: Means) -> Iterator[Shift]:
+    """Have workers ready while in the block.
+
+    Raises:
+        EditError: The memory does not suffice, or the device is not there.
+    """
+    agreed = terms(work, means)
+    settings = Settings(secrets.token_hex(8), agreed.device or "numpy")
     worker = _WORKERS[settings.token] = Worker(means.disk, device_from(settings.device))
-    pool = means.executor or ThreadPoolExecutor(threads, thread_name_prefix="ckptkit-step")
+    pool = means.executor or ThreadPoolExecutor(agreed.threads, thread_name_prefix="ckptkit-step")
     try:
-        yield Shift(name, settings, pool, worker, window, chunk)
+        yield Shift(agreed.device, settings, pool, worker, agreed.window, agreed.chunk)
     finally:
         if means.executor is None:
             pool.shutdown(cancel_futures=True)
