@@ -29,6 +29,11 @@ NAMES: Final = (
     "verify",
     "edit_one",
     "edit_all",
+    "link_one",
+    "append_one",
+    "patch_column",
+    "patch_slice",
+    "drop_optimizer",
 )
 """The benchmarks, which are modules beside this one, in the order in which they run."""
 
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.list:
         for name in NAMES:
-            print(f"{name:<12}  {_first_line(name)}")
+            print(f"{name:<14}  {_first_line(name)}")
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
     try:

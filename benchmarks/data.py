@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.measure import call_apart
-from benchmarks.trial import MIB
+from benchmarks.trial import GIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROW: Final = 4096
 """Columns of the matrices: a row of float32 has 16 KiB."""
@@ -21,7 +25,13 @@ EDITED: Final = "model/layer_001/kernel"
 """The tensor that benchmarks of a single tensor edit."""
 
 SLICED: Final = "embedding"
-"""The tensor of which rows are read."""
+"""The tensor of which rows are read, or changed."""
+
+SQUARE: Final = "kernel"
+"""The tensor of which a column changes."""
+
+TRAINED: Final = ("Adam/m", "Adam/v", "kernel")
+"""What a checkpoint in training has of each layer; two thirds are the optimizer's."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class Scale:
         tensors: How many it has.
         many: Tensors of the checkpoint of tiny tensors.
         sliced_bytes: Bytes of the tensor of which rows are read.
+        side: Rows and columns of the square matrix.
+        patched: Bytes of the tensors of which a few bytes change, rising.
         repeats: Samples of each contender.
     """
 
@@ -41,22 +53,27 @@ class Scale:
     tensors: int
     many: int
     sliced_bytes: int
+    side: int
+    patched: tuple[int, ...]
     repeats: int
 
 
 SCALES: Final = {
     scale.name: scale
     for scale in (
-        Scale("full", 64 * MIB, 64, 1_000_000, 128 * MIB, 5),
-        Scale("medium", 64 * MIB, 16, 200_000, 128 * MIB, 3),
-        Scale("small", 4 * MIB, 16, 20_000, 8 * MIB, 3),
+        Scale("full", 64 * MIB, 64, 1_000_000, 128 * MIB, 16384, (64 * MIB, 512 * MIB, 4 * GIB), 5),
+        Scale("medium", 64 * MIB, 16, 200_000, 128 * MIB, 8192, (64 * MIB, 256 * MIB, GIB), 3),
+        Scale("small", 4 * MIB, 16, 20_000, 8 * MIB, 1024, (4 * MIB, 8 * MIB, 16 * MIB), 3),
     )
 }
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checkpoints in a folder, made in processes that take their memory with them."""
+    """Checkpoints in a folder, made in processes that take their memory with them.
+
+    Who edits one where it is puts it back after every sample, as others find it then.
+    """
 
     folder: str
     scale: Scale
@@ -71,6 +88,15 @@ class Inputs:
         size, count = self.scale.tensor_bytes, self.scale.tensors
         return self._made("large", partial(write_large, size=size, count=count))
 
+    def working(self) -> str:
+        """Return the prefix of a copy of the large checkpoint, which may be edited."""
+        return self._made("working", partial(copy_checkpoint, self.large()))
+
+    def trained(self) -> str:
+        """Return the prefix of the same tensors under the names that training gives."""
+        count = self.scale.tensors
+        return self._made("trained", partial(write_trained, self.large(), count=count))
+
     def many(self) -> str:
         """Return the prefix of a checkpoint of very many tensors of 16 bytes."""
         return self._made("many", partial(write_many, count=self.scale.many))
@@ -78,6 +104,14 @@ class Inputs:
     def sliced(self) -> str:
         """Return the prefix of a checkpoint of one tensor."""
         return self._made("sliced", partial(write_sliced, nbytes=self.scale.sliced_bytes))
+
+    def matrix(self, nbytes: int) -> str:
+        """Return the prefix of a checkpoint of one tensor of a size, which may be edited."""
+        return self._made(f"matrix-{nbytes // MIB}", partial(write_sliced, nbytes=nbytes))
+
+    def square(self) -> str:
+        """Return the prefix of a checkpoint of one square matrix, which may be edited."""
+        return self._made("square", partial(write_square, side=self.scale.side))
 
     def tiny(self) -> str:
         """Return the prefix of a checkpoint such as a small model has."""
@@ -104,6 +138,12 @@ def kernel(number: int) -> str:
     return f"model/layer_{number:03d}/kernel"
 
 
+def trained(number: int) -> str:
+    """Return what that tensor is called in a checkpoint in training."""
+    layer, part = divmod(number, len(TRAINED))
+    return f"trained/layer_{layer:03d}/{TRAINED[part]}"
+
+
 def write_large(prefix: str, *, size: int, count: int) -> None:
     """Write multiples of one random matrix, none of which is held in memory but the first."""
     import numpy as np
@@ -120,6 +160,22 @@ def write_large(prefix: str, *, size: int, count: int) -> None:
         checkpoint.edit(*copies, *factors).plan(prefix).run(device="numpy")
     for path in files(seed):
         os.unlink(path)
+
+
+def copy_checkpoint(source: str, prefix: str) -> None:
+    """Copy files, so that none of them has another name."""
+    os.makedirs(os.path.dirname(prefix), exist_ok=True)
+    for path in files(source):
+        shutil.copyfile(path, prefix + path.removeprefix(source))
+
+
+def write_trained(source: str, prefix: str, *, count: int) -> None:
+    """Give the tensors of a large checkpoint other names, and its files second ones."""
+    import ckptkit
+
+    renames = [f"rename ^{kernel(number)}$ -> {trained(number)}" for number in range(count)]
+    with ckptkit.open(source) as checkpoint:
+        checkpoint.edit(*renames).plan(prefix, how="link").run(device="numpy")
 
 
 def write_many(prefix: str, *, count: int) -> None:
@@ -143,3 +199,18 @@ def write_sliced(prefix: str, *, nbytes: int) -> None:
 
     values = np.arange(nbytes // 4, dtype=np.float32).reshape(-1, ROW)
     ckptkit.save(prefix, {SLICED: values})
+
+
+def write_square(prefix: str, *, side: int) -> None:
+    """Write a matrix of integers, which a factor of 1.5 leaves exact."""
+    import ckptkit
+
+    ckptkit.save(prefix, {SQUARE: square(side)})
+
+
+def square(side: int) -> NDArray[np.float32]:
+    """Return the values of the square matrix."""
+    import numpy as np
+
+    along = np.arange(side, dtype=np.float32)
+    return along[:, None] * 3 + along

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.data import files
 from benchmarks.trial import Extra, Job
@@ -19,8 +21,14 @@ if TYPE_CHECKING:
     Tensors = dict[str, Any]
     Change = Callable[[Tensors], Tensors]
 
-UNSYNCED = "before sync"
+UNSYNCED: Final = "before sync"
 """The lap of a script of TensorFlow that ends before its files are durable."""
+
+READ: Final = "bytes read"
+WRITTEN: Final = "bytes written"
+JOURNALLED: Final = "bytes journalled"
+INDEX: Final = "bytes of the index"
+"""Facts that an edit of ours tells; the index is part of what is written, unless it is patched."""
 
 
 def tensorflow() -> Any:
@@ -33,20 +41,59 @@ def tensorflow() -> Any:
 
 
 def edit(
-    source: str, target: str, statement: str, *, device: str = "numpy", memory: int = 256 << 20
+    source: str,
+    target: str | None,
+    statement: str,
+    *,
+    how: str = "copy",
+    device: str = "numpy",
+    memory: int = 256 << 20,
 ) -> Job:
-    """Return our side: an edit, from opening the checkpoint until the result is durable."""
+    """Return our side: an edit, from opening the checkpoint until the result is durable.
+
+    Args:
+        source: What is edited.
+        target: Where to; None for the same place.
+        statement: The edit.
+        how: The way of writing.
+        device: Where it computes.
+        memory: Bytes of staging memory.
+    """
     import ckptkit
 
     if device != "numpy":
         tensorflow()
+    index = f"{target or source}.index"
 
-    def job() -> None:
+    def job() -> Extra:
         with ckptkit.open(source) as checkpoint:
             draft = checkpoint.edit(statement)
-            draft.plan(target, how="copy").run(device=device, memory=memory)
+            report = draft.plan(target, how=how).run(device=device, memory=memory)
+        return Extra(
+            facts={
+                READ: report.bytes_read,
+                WRITTEN: report.bytes_written,
+                JOURNALLED: report.bytes_journal,
+                INDEX: os.path.getsize(index),
+            }
+        )
 
     return job
+
+
+def patch(prefix: str, statement: str) -> None:
+    """Edit inside a checkpoint, now: what takes an edit back that is measured."""
+    edit(prefix, None, statement, how="patch")()
+
+
+def cut_back(source: str, copy: str) -> None:
+    """Take back what was appended to a copy of a checkpoint, of which all but its end is sound."""
+    for path in files(source):
+        mine = copy + path.removeprefix(source)
+        if path.endswith(".index"):
+            shutil.copyfile(path, mine)
+        else:
+            os.truncate(mine, os.path.getsize(path))
 
 
 def copy_files(source: str, target: str) -> Job:
@@ -63,16 +110,35 @@ def copy_files(source: str, target: str) -> Job:
     return job
 
 
-def rewrite(source: str, target: str, change: Change) -> Job:
-    """Return what a script does: restore all, change, save all, each in one operation.
+def rewrite_runs(path: str, width: int, offsets: Sequence[int]) -> Job:
+    """Return a write of the bytes that are there, run by run, and a sync: no journal, no sums."""
+
+    def job() -> None:
+        descriptor = os.open(path, os.O_RDWR)
+        for offset in offsets:
+            os.pwrite(descriptor, os.pread(descriptor, width, offset), offset)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    return job
+
+
+def rewrite(source: str, target: str, change: Change, keep: str = "*") -> Job:
+    """Return what a script does: restore, change, save, each in one operation.
 
     Its files are synced in the end, as ours are; the lap before that is what users see.
+
+    Args:
+        source: The checkpoint.
+        target: Where to.
+        change: What is done to the tensors.
+        keep: Names of those that are restored, as for ``fnmatch``.
     """
     tf = tensorflow()
 
     def job() -> Extra:
         began = time.perf_counter()
-        restored = change(restore(source))
+        restored = change(restore(source, keep))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         tf.raw_ops.SaveV2(
             prefix=target,
@@ -88,11 +154,11 @@ def rewrite(source: str, target: str, change: Change) -> Job:
     return job
 
 
-def restore(source: str) -> Tensors:
-    """Return all tensors of a checkpoint by name, restored in one operation."""
+def restore(source: str, keep: str = "*") -> Tensors:
+    """Return tensors of a checkpoint by name, restored in one operation."""
     tf = tensorflow()
     dtypes = tf.train.load_checkpoint(source).get_variable_to_dtype_map()
-    names = sorted(dtypes)
+    names = sorted(fnmatch.filter(dtypes, keep))
     tensors = tf.raw_ops.RestoreV2(
         prefix=source,
         tensor_names=names,
@@ -149,7 +215,7 @@ def read_cache(prefix: str, *, summed: bool) -> Job:
 def check_values(
     source: str, target: str, factors: Sequence[tuple[str, float]], names: int
 ) -> None:
-    """See that TensorFlow reads the edited values.
+    """See that TensorFlow reads the edited values, and that all checksums hold.
 
     Args:
         source: What was edited.
@@ -171,4 +237,19 @@ def check_values(
         given: NDArray[np.float32] = before.get_tensor(name)
         if not np.array_equal(given * np.float32(factor), after.get_tensor(name)):
             msg = f"{name} of {target} is not {factor} times that of {source}"
+            raise ValueError(msg)
+    check_sound(target)
+
+
+def check_sound(prefix: str) -> None:
+    """See that every checksum of a checkpoint holds.
+
+    Raises:
+        ValueError: One does not.
+    """
+    import ckptkit
+
+    with ckptkit.open(prefix) as checkpoint:
+        if not checkpoint.verify().ok:
+            msg = f"{prefix} is damaged"
             raise ValueError(msg)

@@ -174,6 +174,8 @@ class _Runner:
             )
             self.samples.append(Sample(sample.seconds / loops, sample.peak, extra))
         self._warm = True
+        if self.contender.after is not None:
+            self.checker.call(self.contender.after)
         if self.contender.makes is not None:
             remove(self.contender.makes)
         if len(self.samples) == self.wanted:

@@ -38,6 +38,8 @@ class Contender:
             is a function of a module, or a ``functools.partial`` of one.
         makes: Beginning of the paths that a job makes; they are removed after each sample.
         check: Called in another process after the first sample; raises if its result is wrong.
+        after: Called in that process after each sample, untimed: brings an input that the job
+            changes back to what it was.
         most: Samples to take at most; a single one is taken without a warm-up.
         outside: The job starts a program, so that the memory of its own process says nothing.
     """
@@ -46,6 +48,7 @@ class Contender:
     setup: Callable[[], Job]
     makes: str | None = None
     check: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
     most: int | None = None
     outside: bool = False
 
@@ -164,6 +167,13 @@ def peaks(subject: str, mib: float, above: str | None = None) -> Target:
 def counts(subject: str, fact: str, at_most: float) -> Target:
     """Promise a limit on a fact that a job tells."""
     return Target(f"{subject}: {fact}", "<=", at_most, "", lambda found: found[subject].fact(fact))
+
+
+def moves(subject: str, fact: str, mib: float) -> Target:
+    """Promise a limit on bytes that a job tells."""
+    return Target(
+        f"{subject}: {fact}", "<=", mib, "MiB", lambda found: found[subject].fact(fact) / MIB
+    )
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,14 @@ def create(plan: Plan, means: Means, *, resume: bool) -> Created:
         if resume:
             stack.enter_context(_told_to_resume(plan.destination))
         staging = stack.enter_context(
-            Staging(plan.target.path, whole_folder=whole, disk=disk, adopt=adopted, keep=resume)
+            Staging(plan.target.path, whole_folder=whole, disk=disk, adopt=adopted)
         )
         _place(staging, plan)
         receipts = _receipts(plan, staging, means, resumed=adopted is not None, resume=resume)
         if receipts is not None:
             stack.callback(receipts.close)
+            # Without receipts nobody could go on from what is there.
+            staging.keep = resume
         outcome = plan.fill(tuple(map(staging.staged, placement.files)), means, receipts)
         sealed = plan.format.seal(plan.after, placement, outcome.checksums)
         copied = _copy_companions(plan, staging, disk, sealed)

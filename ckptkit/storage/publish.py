@@ -40,7 +40,6 @@ class Staging:
         whole_folder: bool,
         disk: Disk | None = None,
         adopt: str | None = None,
-        keep: bool = False,
     ) -> None:
         """Choose where to stage.
 
@@ -50,12 +49,16 @@ class Staging:
             whole_folder: Publish by renaming the folder itself.
             disk: The file system.
             adopt: The folder that an earlier run left, to go on in.
-            keep: Leave the folder where it is if the result is not published.
+
+        Attributes:
+            root: The folder.
+            keep: Leave it where it is if the result is not published; so from the start if it was
+                there before.
         """
         self._disk = disk or Disk()
         self._destination = os.path.abspath(destination)
         self._whole_folder = whole_folder
-        self._keep = keep
+        self.keep = adopt is not None
         self._parent = os.path.dirname(self._destination)
         fresh = staging_name(self._destination) + secrets.token_hex(6)
         self._adopted = adopt is not None
@@ -126,9 +129,8 @@ class Staging:
             file.close()
             if self._whole_folder:
                 self._disk.rename(staged, staged.removesuffix(".part"))
-        receipts = os.path.join(self.root, RECEIPTS)
-        if os.path.lexists(receipts):
-            self._disk.remove(receipts)
+        if self._whole_folder:
+            self._remove_receipts()
         for folder in [*self._folders, self.root]:
             self._disk.sync_folder(folder)
 
@@ -147,11 +149,17 @@ class Staging:
                     # The names of all shards must outlive a crash before the index has one.
                     self._disk.sync_folder(self._parent)
                 self._appear(staged, path)
+            self._remove_receipts()
             self._disk.remove_folder(self.root)
         self._disk.sync_folder(self._parent)
         for folder in self._made_parents:
             self._disk.sync_folder(os.path.dirname(folder))
         self.hand_over()
+
+    def _remove_receipts(self) -> None:
+        receipts = os.path.join(self.root, RECEIPTS)
+        if os.path.lexists(receipts):
+            self._disk.remove(receipts)
 
     def hand_over(self) -> None:
         """Leave it to others what becomes of the files: from here on nothing is removed."""
@@ -176,13 +184,13 @@ class Staging:
 
     def _withdraw(self) -> None:
         for staged, path in reversed(self._visible):
-            if self._keep:
+            if self.keep and os.path.isdir(os.path.dirname(staged)):
                 self._disk.rename(path, staged)
             elif self._whole_folder:
                 _remove_tree(path, self._disk)
             else:
                 self._disk.remove(path)
-        if self._keep and os.path.lexists(self.root):
+        if self.keep and os.path.lexists(os.path.join(self.root, RECEIPTS)):
             return
         with suppress(OSError):
             _remove_tree(self.root, self._disk)

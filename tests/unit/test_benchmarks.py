@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.data import SCALES, Inputs
+from benchmarks import jobs
+from benchmarks.data import SCALES, Inputs, files, kernel, trained
 from benchmarks.measure import Apart, BenchmarkError, call_apart, measure, peak_memory
 from benchmarks.report import Result, summary, table, write_json
 from benchmarks.trial import (
@@ -26,10 +29,14 @@ from benchmarks.trial import (
     Trial,
     counts,
     faster,
+    moves,
     peaks,
     takes,
     within,
 )
+
+MAKERS = ("large", "working", "trained", "many", "sliced", "matrix", "square", "tiny")
+"""The inputs, which take a while to be made."""
 
 
 def sleeper(log, name, seconds):
@@ -53,6 +60,27 @@ def writer(path, nbytes):
 
 def hog(mib):
     return lambda: bytearray(os.urandom(1) * (mib * MIB))
+
+
+def lengthener(path):
+    def job():
+        with open(path, "a") as file:
+            file.write("x")
+
+    return job
+
+
+def expect(path, content):
+    with open(path) as file:
+        assert file.read() == content
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def contents(prefix):
+    return [Path(path).read_bytes() for path in files(prefix)]
 
 
 def refuse():
@@ -104,6 +132,20 @@ def test_outputs_are_removed_between_samples_and_in_the_end(tmp_path):
     assert not path.exists()
 
 
+def test_what_a_job_did_to_its_input_is_taken_back_after_the_check(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    lengthened = Contender(
+        "lengthener",
+        partial(lengthener, str(path)),
+        check=partial(expect, str(path), "x"),
+        after=partial(empty, str(path)),
+    )
+    reader = Contender("reader", noop, check=partial(expect, str(path), ""))
+    run(lengthened, reader)
+    assert path.read_text() == ""
+
+
 def test_peak_memory_is_that_of_the_contender_alone():
     held = bytearray(b"x" * (200 * MIB))
     found = run(Contender("small", noop), Contender("large", partial(hog, 100)))
@@ -135,6 +177,7 @@ def test_targets_judge_medians():
         (peaks("ours", 499), 500, False),
         (peaks("ours", 50, above="theirs"), 50, True),
         (counts("ours", "things", 0), 1, False),
+        (moves("ours", "things", 1), 1 / MIB, True),
     ]
     for target, value, met in figures:
         assert target.figure(found) == value
@@ -167,17 +210,17 @@ def test_the_report_marks_what_is_missed_and_keeps_all_samples(tmp_path):
 
 @pytest.mark.parametrize("name", command.NAMES)
 def test_every_benchmark_says_who_runs_and_what_is_promised(name, tmp_path, monkeypatch):
-    for maker in ("large", "many", "sliced", "tiny"):
-        monkeypatch.setattr(Inputs, maker, lambda self: str(tmp_path / "model"))
+    for maker in MAKERS:
+        monkeypatch.setattr(Inputs, maker, lambda self, *_: str(tmp_path / "model"))
     inputs = Inputs(str(tmp_path), SCALES["small"])
     for trial in importlib.import_module(f"benchmarks.{name}").trials(inputs):
         names = {contender.name for contender in trial.contenders}
-        found = {name: outcome(name, [1], peak=MIB) for name in names}
-        assert {trial.floor, trial.incumbent} <= names
+        extra = Extra(facts=defaultdict(float))
+        found = {name: Outcome(name, 0, (Sample(1, MIB, extra),)) for name in names}
+        assert {trial.floor, trial.incumbent} - {None} <= names
         assert trial.targets
         for target in trial.targets:
-            if not target.text.endswith("imported"):
-                assert isinstance(target.figure(found), float)
+            assert isinstance(target.figure(found), float)
 
 
 def test_inputs_are_what_they_say(tmp_path):
@@ -191,6 +234,41 @@ def test_inputs_are_what_they_say(tmp_path):
         assert len({tensor.read().tobytes() for tensor in large.values()}) == scale.tensors
     with ckptkit.open(inputs.tiny()) as tiny:
         assert len(tiny) == 20
+
+
+def test_a_copy_that_was_edited_in_place_is_as_before_when_it_is_cut_back(tmp_path):
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    large, working = inputs.large(), inputs.working()
+    before = contents(working)
+    assert contents(large) == before
+    extra = jobs.edit(working, None, f"{kernel(1)} *= 0.5", how="append")()
+    assert extra.facts[jobs.WRITTEN] > SCALES["small"].tensor_bytes
+    assert contents(working) != before
+    jobs.cut_back(large, working)
+    assert contents(working) == before
+
+
+def test_two_thirds_of_a_checkpoint_in_training_are_the_optimizer_s(tmp_path):
+    import ckptkit
+
+    scale = SCALES["small"]
+    inputs = Inputs(str(tmp_path), scale)
+    with ckptkit.open(inputs.trained()) as checkpoint:
+        assert set(checkpoint) == set(map(trained, range(scale.tensors)))
+        dropped = [name for name in checkpoint if "/Adam/" in name]
+    assert 2 / 3 <= len(dropped) / scale.tensors < 3 / 4
+
+
+@pytest.mark.parametrize("statement", ["embedding[100, :1024] *= {}", "embedding[:, 1] *= {}"])
+def test_a_patch_is_taken_back_to_the_byte(statement, tmp_path):
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    prefix = inputs.matrix(4 * MIB)
+    before = contents(prefix)
+    extra = jobs.edit(prefix, None, statement.format(0.5), how="patch")()
+    assert extra.facts[jobs.READ] < 8192
+    assert contents(prefix) != before
+    jobs.patch(prefix, statement.format(2))
+    assert contents(prefix) == before
 
 
 def test_the_list_names_every_benchmark(capsys):
