@@ -396,6 +396,8 @@ def _rewrite(job: _Amendment) -> Amended:
             _stage(staging, path, 0).write(content, 0)
         plan.check_sources()
         staging.settle()
+        # What the journal is about to move has to be there when it has its name.
+        job.disk.sync_folder(job.folder)
         moves = [
             Move(job.relative(path), job.relative(staging.staged(path)))
             for path in [*placement.files, *sealed]
@@ -403,11 +405,13 @@ def _rewrite(job: _Amendment) -> Amended:
         gone = [Gone(name) for name in begin.sizes if name not in {move.file for move in moves}]
         changes: list[Change] = [*moves, *gone]
         journal = Journal(job.disk, job.path, begin)
-        journal.add(Commit(_native.crc32c(sealed[placement.index])), changes)
         try:
+            journal.add(Commit(_native.crc32c(sealed[placement.index])), changes)
             journal.sync()
-        except BaseException:
+        except BaseException as error:
             journal.abandon()
+            if os.path.lexists(job.path):
+                _forget_commit(job, staging, error)
             raise
         # From here on there is only forward: files that moved cannot move back.
         root = staging.root
@@ -424,6 +428,15 @@ def _rewrite(job: _Amendment) -> Amended:
     moved = outcome.traffic
     written = moved.written + moved.copied + sum(map(len, sealed.values()))
     return Amended(outcome, written, journal.written)
+
+
+def _forget_commit(job: _Amendment, staging: Staging, error: BaseException) -> None:
+    """Take back a commit that may count already; what it moves stays until that is certain."""
+    try:
+        remove_journal(job.path, job.disk)
+    except OSError:
+        staging.hand_over()
+        error.add_note(job.advice)
 
 
 def _stage(staging: Staging, path: str, size: int) -> File:

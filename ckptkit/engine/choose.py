@@ -18,7 +18,7 @@ from ckptkit.errors import EditError
 from ckptkit.formats import absolute
 from ckptkit.placement import Layout, Target, Way
 from ckptkit.storage.disk import stamp
-from ckptkit.storage.sidecar import undo_numbers
+from ckptkit.storage.sidecar import staging_folders, undo_numbers
 
 if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
@@ -260,6 +260,8 @@ def _planned(wish: Wish, target: Target, placement: Placement) -> Plan:
                     "the destination exists; choose another one, or remove it first (to edit a"
                     " checkpoint where it is, give no destination: --in-place)"
                 )
+                if staging_folders(target.path):
+                    msg = f"an interrupted run left this; first: ckptkit recover {target.path}"
                 raise EditError(msg, path=path)
     work = compile_work(wish.after, placement)
     given = sum(map(len, placement.payloads.values()))

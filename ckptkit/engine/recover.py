@@ -20,11 +20,19 @@ from ckptkit.storage.journal import (
     read_backwards,
     read_frames,
     remove_journal,
-    remove_unfinished,
+    settle_journal,
     turn_back,
 )
 from ckptkit.storage.publish import remove_staging
-from ckptkit.storage.sidecar import JOURNAL, sidecar, staging_folders, undo_numbers, undo_path
+from ckptkit.storage.sidecar import (
+    JOURNAL,
+    sidecar,
+    staging_folders,
+    successor_of,
+    undo_numbers,
+    undo_path,
+    unfinished,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,10 +110,22 @@ def recover(
     with locked(source, settled=False):
         means = Means(memory=memory, progress=progress, disk=disk)
         state, edits = _settle(form, source, again, means)
+        _remove_unfinished(form, absolute(source), disk)
         # Not before: what was staged may be what the journal moves.
         left = sorted({*left, *staging_folders(os.path.abspath(source.path))})
         removed = _removed(left, disk)
     return Recovery(str(source), state, edits, removed)
+
+
+def _remove_unfinished(form: Format, source: Source, disk: Disk) -> None:
+    """Remove files that were to take the place of one of the checkpoint, and never did."""
+    journal = os.path.basename(sidecar(source.path, JOURNAL))
+    for folder in dict.fromkeys((os.path.dirname(source.path), source.folder)):
+        for name in os.listdir(folder) if folder is not None else ():
+            path = successor_of(name)
+            mine = path is not None and form.owns(source, os.path.join(folder or "", path))
+            if mine or name == os.path.basename(unfinished(journal)):
+                disk.remove(os.path.join(folder or "", name))
 
 
 def _removed(folders: Sequence[str], disk: Disk) -> tuple[str, ...]:
@@ -118,12 +138,12 @@ def _settle(
     """Do what the journal of a checkpoint asks for, if there is one; the lock is held."""
     disk = means.disk
     path = sidecar(os.path.abspath(source.path), JOURNAL)
-    remove_unfinished(path, disk)
     try:
-        file = disk.open(path)
+        file = disk.open_to_change(path)
     except FileNotFoundError:
         return "nothing", ()
     with file:
+        settle_journal(file, disk)
         begin, events, sums, pieces = _survey(file)
         if begin is None:
             # It was not durable, so nothing was changed by it.
@@ -251,11 +271,16 @@ def undo(path: str, disk: Disk | None = None) -> Recovery:
             begin = _check_undo(form, source, file, disk)
             turn_back(file)
         journal = sidecar(whole.path, JOURNAL)
-        disk.rename(kept, journal)
-        disk.sync_folder(os.path.dirname(journal))
-        with disk.open(journal) as file:
-            _back(form, source, file, disk)
-        remove_journal(journal, disk)
+        try:
+            disk.rename(kept, journal)
+            disk.sync_folder(os.path.dirname(journal))
+            with disk.open(journal) as file:
+                _back(form, source, file, disk)
+            remove_journal(journal, disk)
+        except BaseException as error:
+            if os.path.lexists(journal):
+                error.add_note(f"to finish it: ckptkit recover {source}")
+            raise
     return Recovery(str(source), "back", begin.edits, ())
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ckptkit.errors import CorruptError
 from ckptkit.storage.runs import write_runs
-from ckptkit.storage.sidecar import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,9 +116,9 @@ class Applier:
                 self._move(self.path(staged), self.path(file))
             case Gone(file):
                 path = self.path(file)
+                self._folders.add(os.path.dirname(path))
                 if os.path.lexists(path):
                     self._disk.remove(path)
-                    self._folders.add(os.path.dirname(path))
             case Tail():
                 # What comes after it was durable before the commit.
                 pass
@@ -146,6 +145,8 @@ class Applier:
                 raise CorruptError(msg, path=self._folder)
 
     def _move(self, staged: str, path: str) -> None:
+        # A process that was killed may have done it, and had the device keep nothing of it.
+        self._folders.add(os.path.dirname(path))
         if not os.path.lexists(staged):
             return
         if os.path.lexists(path) and os.path.samefile(staged, path):
@@ -153,7 +154,7 @@ class Applier:
             self._disk.remove(staged)
         else:
             self._disk.rename(staged, path)
-        self._folders.update(map(os.path.dirname, (staged, path)))
+        self._folders.add(os.path.dirname(staged))
 
     def _open(self, file: str) -> File:
         path = self.path(file)
@@ -164,16 +165,9 @@ class Applier:
 
     def _replace(self, file: str, content: bytes) -> None:
         path = self.path(file)
-        folder, staged = os.path.dirname(path), unfinished(path)
-        if os.path.lexists(staged):
-            self._disk.remove(staged)
-        with self._disk.create(staged) as target:
-            if os.path.lexists(path):
-                target.resemble(path)
+        with self._disk.replacement(path) as target:
             target.write(content, 0)
-            target.sync()
-        self._disk.rename(staged, path)
-        self._folders.add(folder)
+        self._folders.add(os.path.dirname(path))
 
     def sync(self) -> None:
         """Return when the device has all changes so far."""

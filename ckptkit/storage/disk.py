@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -19,7 +19,7 @@ from ckptkit.errors import ConflictError
 from ckptkit.storage.sidecar import unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Sequence
+    from collections.abc import Buffer, Callable, Iterator, Sequence
     from types import TracebackType
 
     Writes = Callable[[], Sequence[tuple[int, bytes]]]
@@ -312,18 +312,34 @@ class Disk:
 
         At every moment the name has a file with these contents.
         """
-        folder, alone = os.path.dirname(path), unfinished(path)
-        if os.path.lexists(alone):
-            self.remove(alone)
-        with self.open(path) as shared, self.create(alone) as own:
+        with self.open(path) as shared, self.replacement(path) as own:
             own.copy_from(shared, 0, 0, shared.size)
             found = os.fstat(shared.fd)
-            own.resemble(path)
             # It is the same file to whoever looks whether it changed.
             os.utime(own.fd, ns=(found.st_atime_ns, found.st_mtime_ns))
-            own.sync()
-        self.rename(alone, path)
-        self.sync_folder(folder)
+        self.sync_folder(os.path.dirname(path))
+
+    @contextmanager
+    def replacement(self, path: str) -> Iterator[File]:
+        """Make a file that takes the place of the one at ``path``, at once, after the block.
+
+        Its contents are durable then; that it has the name is so after :meth:`sync_folder`.
+        """
+        fresh = unfinished(path)
+        if os.path.lexists(fresh):
+            self.remove(fresh)
+        file = self.create(fresh)
+        try:
+            with file:
+                yield file
+                if os.path.exists(path):
+                    file.resemble(path)
+                file.sync()
+            self.rename(fresh, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                self.remove(fresh)
+            raise
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -199,10 +199,11 @@ class Journal:
     def restart(self, begin: Begin) -> None:
         """Drop all frames for a new first one, at once: what they were about is done.
 
-        It goes behind them, or before them where there is room by now: a new file would take new
-        blocks of the device, and give back old ones.
+        It goes before them where there is room by now, else behind them: a new file would take new
+        blocks of the device, and give back old ones. Until it counts they stay as they are.
         """
-        self._start = self._end = self._end if self._start == FIRST else FIRST
+        size = sum(map(len, _frame(0, encode(begin))))
+        self._start = self._end = FIRST if FIRST + size <= self._start else self._end
         self._number = 0
         self.add(begin)
         self.sync()
@@ -224,6 +225,12 @@ class Journal:
         self._file.close()
         self._disk.rename(self.path, path)
         self._disk.sync_folder(os.path.dirname(path))
+
+
+def settle_journal(file: File, disk: Disk) -> None:
+    """Have the device keep a journal as it is read: a process that was killed synced nothing."""
+    file.sync()
+    disk.sync_folder(os.path.dirname(file.path))
 
 
 def remove_journal(path: str, disk: Disk) -> None:

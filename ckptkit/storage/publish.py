@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ckptkit.errors import ConflictError
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.sidecar import staging_name
+from ckptkit.storage.sidecar import MARK, staging_name
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
     from types import TracebackType
 
     from ckptkit.storage.disk import File
+
+NAMES: Final = "names"
+"""The file of a staging folder that says under which names what is in it appears, a line each."""
+
+MAX_NAMES: Final = 256 << 20
+"""Bytes of such a file at most."""
 
 RECEIPTS: Final = "receipts"
 """The file of a staging folder that says what in it is done; never published."""
@@ -89,6 +95,11 @@ class Staging:
     def create(self, path: str, length: int = 0) -> File:
         """Make a file that will appear at ``path``, of a given length in bytes."""
         staged = self._stage_path(path)
+        if self._adopted and self._whole_folder:
+            named = staged.removesuffix(".part")
+            if not os.path.lexists(staged) and os.path.lexists(named):
+                # The earlier run came as far as giving names.
+                self._disk.rename(named, staged)
         if self._adopted and os.path.lexists(staged):
             if length and os.path.getsize(staged) == length:
                 file = self._disk.open_to_change(staged)
@@ -144,17 +155,27 @@ class Staging:
         if self._whole_folder:
             self._appear(self.root, self._destination)
         else:
+            self._note_names()
             for path, (staged, _) in self._files.items():
                 if path == next(reversed(self._files)):
                     # The names of all shards must outlive a crash before the index has one.
                     self._disk.sync_folder(self._parent)
                 self._appear(staged, path)
             self._remove_receipts()
+            self._disk.remove(os.path.join(self.root, NAMES))
             self._disk.remove_folder(self.root)
         self._disk.sync_folder(self._parent)
         for folder in self._made_parents:
             self._disk.sync_folder(os.path.dirname(folder))
         self.hand_over()
+
+    def _note_names(self) -> None:
+        """Write down which names appear, for who has to take them back after a kill."""
+        names = b"\n".join(os.fsencode(os.path.basename(path)) for path in self._files)
+        with self._disk.create(os.path.join(self.root, NAMES)) as file:
+            file.write(names, 0)
+            file.sync()
+        self._disk.sync_folder(self.root)
 
     def _remove_receipts(self) -> None:
         receipts = os.path.join(self.root, RECEIPTS)
@@ -203,7 +224,7 @@ class Staging:
     def _stage_path(self, path: str) -> str:
         # Never the final name: a staged index beside its shards would open as a checkpoint.
         if not self._whole_folder:
-            return os.path.join(self.root, f"{len(self._files):05d}.part")
+            return os.path.join(self.root, _part(len(self._files)))
         inner = os.path.relpath(os.path.abspath(path), self._destination)
         folder = self.root
         for part in os.path.dirname(inner).split(os.sep):
@@ -248,6 +269,9 @@ def remove_staging(root: str, disk: Disk) -> bool:
     except (ConflictError, FileNotFoundError):
         return False
     try:
+        for path in _half_published(root):
+            disk.remove(path)
+        disk.sync_folder(os.path.dirname(root))
         _remove_tree(root, disk)
         disk.sync_folder(os.path.dirname(root))
     finally:
@@ -255,8 +279,32 @@ def remove_staging(root: str, disk: Disk) -> bool:
     return True
 
 
+def _half_published(root: str) -> list[str]:
+    """Return the files that got their names although the one that counts has none yet."""
+    parent, hidden = os.path.split(root)
+    beginning = hidden[1 : hidden.rindex(MARK)]
+    try:
+        with open(os.path.join(root, NAMES), "rb") as file:
+            names = list(map(os.fsdecode, file.read(MAX_NAMES).split(b"\n")))
+    except FileNotFoundError:
+        return []
+    waiting = [os.path.lexists(os.path.join(root, _part(at))) for at in range(len(names))]
+    if not waiting[-1]:
+        return []
+    ours = (
+        os.path.join(parent, name)
+        for name, waits in zip(names, waiting, strict=True)
+        if not waits and name.startswith(beginning) and os.path.basename(name) == name
+    )
+    return [path for path in ours if os.path.lexists(path)]
+
+
+def _part(number: int) -> str:
+    return f"{number:05d}.part"
+
+
 def _remove_tree(root: str, disk: Disk) -> None:
-    for place, folders, names in os.walk(root, topdown=False):
+    for place, folders, names in list(os.walk(root, topdown=False)):
         for name in names:
             disk.remove(os.path.join(place, name))
         for name in folders:

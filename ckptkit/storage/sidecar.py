@@ -52,6 +52,12 @@ def unfinished(path: str) -> str:
     return os.path.join(folder, f"{'' if name.startswith('.') else '.'}{name}{MARK}new")
 
 
+def successor_of(name: str) -> str | None:
+    """Return which file one of this name was to take the place of; None if it is no such file."""
+    tail = f"{MARK}new"
+    return name[1 : -len(tail)] if name.startswith(".") and name.endswith(tail) else None
+
+
 def staging_name(path: str) -> str:
     """Return what the names of all staging folders of a result begin with."""
     return f".{_beginning(os.path.basename(path), STAGING_NAME)}{MARK}"

@@ -42,3 +42,17 @@ class Killing(Recording):
         super().about_to(call, path, new, **details)
         if len(self.calls) - 1 == self._at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Broken(Recording):
+    """Raises errors from one call on."""
+
+    def __init__(self, at, error):
+        super().__init__()
+        self._at = at
+        self._error = error
+
+    def about_to(self, call, path, new="", **details):
+        super().about_to(call, path, new, **details)
+        if len(self.calls) > self._at:
+            raise self._error
