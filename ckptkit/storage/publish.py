@@ -170,12 +170,16 @@ class Staging:
         self.hand_over()
 
     def _note_names(self) -> None:
-        """Write down which names appear, for who has to take them back after a kill."""
+        """Write down which names appear, for who has to take them back after a kill.
+
+        It is not synced: what is without it is still no checkpoint, and is told to be in the way.
+        """
         names = b"\n".join(os.fsencode(os.path.basename(path)) for path in self._files)
-        with self._disk.create(os.path.join(self.root, NAMES)) as file:
+        path = os.path.join(self.root, NAMES)
+        if os.path.lexists(path):
+            self._disk.remove(path)
+        with self._disk.create(path) as file:
             file.write(names, 0)
-            file.sync()
-        self._disk.sync_folder(self.root)
 
     def _remove_receipts(self) -> None:
         receipts = os.path.join(self.root, RECEIPTS)

@@ -202,7 +202,13 @@ def test_tensorflow_reads_the_old_or_the_new_state_while_we_append(tf, tmp_path)
 
     def read():
         while not done.is_set():
-            reader = tf.train.load_checkpoint(model)
+            try:
+                reader = tf.train.load_checkpoint(model)
+            except RuntimeError as error:
+                # It asks for the length of the index by name, then opens it by name: between the
+                # two the new one may have taken the name. Asked again, it opens that.
+                assert "bad magic number" in str(error)  # noqa: PT017
+                continue
             values = reader.get_tensor("b")
             whole = reader.get_tensor("w")
             if len(set(values.tolist())) != 1 or whole[1, 1] != values[0] + 1:
