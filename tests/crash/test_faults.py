@@ -207,7 +207,7 @@ def test_tensorflow_reads_the_old_or_the_new_state_while_we_append(tf, tmp_path)
             except RuntimeError as error:
                 # It asks for the length of the index by name, then opens it by name: between the
                 # two the new one may have taken the name. Asked again, it opens that.
-                assert "bad magic number" in str(error)  # noqa: PT017
+                assert "bad magic number" in str(error)
                 continue
             values = reader.get_tensor("b")
             whole = reader.get_tensor("w")
