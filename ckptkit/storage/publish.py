@@ -12,6 +12,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
+from ckptkit._native import crc32c
 from ckptkit.errors import ConflictError
 from ckptkit.storage.disk import Disk
 from ckptkit.storage.sidecar import MARK, staging_name
@@ -179,7 +180,7 @@ class Staging:
         if os.path.lexists(path):
             self._disk.remove(path)
         with self._disk.create(path) as file:
-            file.write(names, 0)
+            file.write(b"%08x\n" % crc32c(names) + names, 0)
 
     def _remove_receipts(self) -> None:
         receipts = os.path.join(self.root, RECEIPTS)
@@ -289,8 +290,12 @@ def _half_published(root: str) -> list[str]:
     beginning = hidden[1 : hidden.rindex(MARK)]
     try:
         with open(os.path.join(root, NAMES), "rb") as file:
-            names = list(map(os.fsdecode, file.read(MAX_NAMES).split(b"\n")))
+            head, _, text = file.read(MAX_NAMES).partition(b"\n")
     except FileNotFoundError:
+        return []
+    names = list(map(os.fsdecode, text.split(b"\n")))
+    # A device may have kept both names of a file that was renamed: the one that counts decides.
+    if head != b"%08x" % crc32c(text) or os.path.lexists(os.path.join(parent, names[-1])):
         return []
     waiting = [os.path.lexists(os.path.join(root, _part(at))) for at in range(len(names))]
     if not waiting[-1]:
