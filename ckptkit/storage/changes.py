@@ -133,7 +133,14 @@ class Applier:
             case Runs(file, width, offsets, old, _):
                 write_runs(self._open(file), width, offsets, old)
             case Whole(file, old, _):
-                self._replace(file, old)
+                path = self.path(file)
+                with self._disk.open(path) as there:
+                    same = there.size == len(old) and there.read(0, len(old)) == old
+                if same:
+                    # It never was replaced, and may not be replaceable now: the device is full.
+                    self._folders.add(os.path.dirname(path))
+                else:
+                    self._replace(file, old)
             case Tail(file, length):
                 # Not before the index is back that knows nothing of the tail.
                 self.sync()
