@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -94,6 +95,14 @@ def applier(form: Format, source: Source, disk: Disk) -> Applier:
     return Applier(disk, folder, allowed)
 
 
+def take_back(journal: File, apply: Applier) -> None:
+    """Undo what a journal speaks of, the last first; return when that is durable."""
+    for frame in read_backwards(journal):
+        for change in reversed(frame.changes):
+            apply.back(change)
+    apply.sync()
+
+
 def amend(plan: Plan, source: Source, means: Means) -> Amended:
     """Run a plan that edits a checkpoint where it is.
 
@@ -130,6 +139,7 @@ def go_on(plan: Plan, source: Source, means: Means, begin: Begin) -> Amended:
     return _patch(job, begin)
 
 
+@dataclass(frozen=True, slots=True)
 class Amended:
     """What an edit in place did.
 
@@ -139,11 +149,9 @@ class Amended:
         journalled: Bytes that went through the journal besides.
     """
 
-    def __init__(self, outcome: Outcome, written: int, journalled: int) -> None:
-        """Hold the figures."""
-        self.outcome = outcome
-        self.written = written
-        self.journalled = journalled
+    outcome: Outcome
+    written: int
+    journalled: int
 
 
 class _Amendment:
@@ -218,13 +226,18 @@ class _Amendment:
                 journal.remove()
         except BaseException as error:
             if os.path.lexists(journal.path):
-                error.add_note(f"to finish it: ckptkit recover {self.plan.destination}")
+                error.add_note(self.last_advice)
             raise
 
     @property
     def advice(self) -> str:
         """What its user has to do where the journal stays."""
         return f"finish it or take it back: ckptkit recover {self.plan.destination}"
+
+    @property
+    def last_advice(self) -> str:
+        """The same, where there is no way back any more."""
+        return f"to finish it: ckptkit recover {self.plan.destination}"
 
     def back_out(self, journal: Journal, error: BaseException) -> None:
         """Take back what was done, or leave the journal to ``recover``."""
@@ -242,12 +255,9 @@ class _Amendment:
         # What counts is what is in the file: an error may have come after a frame was dropped.
         begin = next(read_frames(file)).event
         if isinstance(begin, Begin) and begin.done:
-            error.add_note(f"to finish it: ckptkit recover {self.plan.destination}")
+            error.add_note(self.last_advice)
             return
-        for frame in read_backwards(file):
-            for change in reversed(frame.changes):
-                self.applier.back(change)
-        self.applier.sync()
+        take_back(file, self.applier)
         remove_journal(file.path, self.disk)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ckptkit import _native
-from ckptkit.engine.amend import applier, go_on, locked
+from ckptkit.engine.amend import applier, go_on, locked, take_back
 from ckptkit.engine.run import MEMORY, Means
 from ckptkit.errors import ConflictError, CorruptError, EditError, UnknownFormatError
 from ckptkit.formats import absolute, find
@@ -17,7 +17,6 @@ from ckptkit.storage.changes import Runs
 from ckptkit.storage.disk import Disk
 from ckptkit.storage.frames import Back, Begin, Commit, Piece
 from ckptkit.storage.journal import (
-    read_backwards,
     read_frames,
     remove_journal,
     settle_journal,
@@ -243,10 +242,7 @@ def _forward(form: Format, source: Source, journal: File, disk: Disk) -> None:
 def _back(form: Format, source: Source, journal: File, disk: Disk) -> None:
     apply = applier(form, source, disk)
     try:
-        for frame in read_backwards(journal):
-            for change in reversed(frame.changes):
-                apply.back(change)
-        apply.sync()
+        take_back(journal, apply)
     finally:
         apply.close()
 
