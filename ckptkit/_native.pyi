@@ -48,6 +48,10 @@ __all__ = [
     "keys_order",
     "names_decode",
     "names_encode",
+    "philox",
+    "power_sum",
+    "radix_count",
+    "radix_value",
     "shapes_decode",
     "slice_key",
     "slice_key_decode",
@@ -343,4 +347,74 @@ def variants_encode(payload: _Buffer, ends: _Buffer) -> tuple[bytes, int]:
 
     Returns:
         The payload, and the checksum of the tensor, not masked.
+    """
+
+# --- numbers -----------------------------------------------------------------------------------
+# Elements and values are little-endian.
+
+def power_sum(data: _Buffer, dtype: str, power: int, shift: float) -> float:
+    """Return the sum of `(value - shift) ** power`, in float64; 0.0 of no values.
+
+    Element i is added to lane i mod 16 in order, and the lanes are added pairwise at the end: the
+    sum of the same values is the same on every machine.
+
+    Args:
+        data: the values.
+        dtype: float16, bfloat16, float32 or float64.
+        power: 1 or 2.
+        shift: what is subtracted from each value first.
+    """
+
+def radix_count(
+    data: _Buffer, kind: str, width: int, shift: int, prefix: int, counts: _Buffer
+) -> None:
+    """Count elements by 16 bits of their key, which rises with their value as an unsigned integer.
+
+    An element is counted if `key >> (shift + 16) == prefix`, in the bin `key >> shift & 0xffff`.
+    Passes from the highest digit down find the element of a rank.
+
+    Args:
+        data: the elements.
+        kind: "int", "uint"; "float" (float16, float32, float64) or "bfloat" (bfloat16), by value,
+            -0 just before 0; "magnitude" (any of these floats), by absolute value. A NaN of either
+            sign is above infinity.
+        width: bytes of an element: 1, 2, 4 or 8, of floats 2, 4 or 8.
+        shift: where the digit is, at most `8 * width - 16`; 0 with a width of 1.
+        prefix: what the bits above the digit have to be; 0 for the highest digit.
+        counts: 65536 numbers (uint64, writable), to which the elements are added. Only one call at
+            a time may have them.
+    """
+
+def radix_value(key: int, kind: str, width: int) -> bytes:
+    """Return the element that has a key; of magnitudes and NaN the one without a sign.
+
+    Raises:
+        ValueError: no element has this key.
+    """
+
+def philox(
+    kind: str, dtype: str, key: int, stream: int, starts: _Buffer, width: int, step: int
+) -> bytes:
+    """Draw random values, each of which depends on key, stream and element index alone.
+
+    The generator is Philox4x32-10 (Salmon et al. 2011). Its counter is `index >> 1` in the low and
+    the stream in the high 64 bits; an element has 64 bits of the output, the low ones if its index
+    is even.
+
+    Args:
+        kind: "bits" (the high 32 of the 64 bits), "uniform" (the high 24 or 53 bits, in [0, 1)), or
+            "normal" (the inverse of the normal distribution, by Wichura's AS 241, at the high 53
+            bits and a half; computed in float64 and rounded once).
+        dtype: uint32 for bits, float32 or float64 for the others.
+        key: 64 bits, the seed.
+        stream: 64 bits, the number of the sequence.
+        starts: int64 index of the first element of each run.
+        width: elements of each run.
+        step: distance of two elements of a run; may be negative, or 0 for the same value again.
+
+    Returns:
+        The values of all runs, joined.
+
+    Raises:
+        ValueError: an index is not from 0 to 2^63 - 1.
     """

@@ -20,6 +20,11 @@
 //! variants   payload of DT_VARIANT tensors
 //! rows       columns of byte strings: checks, sorting
 //! farmhash   FarmHash Fingerprint64
+//!
+//! sums       sums of values and of their squares
+//! radix      counts of values by digits of ordered keys
+//! philox     random values by element index
+//! normal     the inverse of the normal distribution
 //! ```
 
 #![forbid(unsafe_code)]
@@ -32,12 +37,16 @@ pub mod entry;
 pub mod error;
 pub mod farmhash;
 pub mod header;
+pub mod normal;
 pub mod ordered;
+pub mod philox;
 pub mod protobuf;
+pub mod radix;
 pub mod record;
 pub mod rows;
 pub mod snappy;
 pub mod strings;
+pub mod sums;
 pub mod table;
 pub mod variants;
 pub mod varint;

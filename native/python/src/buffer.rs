@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)] // The one file with unsafe code; see `View::bytes`.
 
-use pyo3::buffer::{ElementType, PyUntypedBuffer};
+use pyo3::buffer::{ElementType, PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -51,9 +51,7 @@ impl View {
             ElementType::SignedInteger { bytes } | ElementType::UnsignedInteger { bytes } => bytes,
             _ => 0,
         };
-        let other: &[u8] = if cfg!(target_endian = "little") { b">!" } else { b"<" };
-        let swapped = self.0.format().to_bytes().first().is_some_and(|mark| other.contains(mark));
-        if stored != 1 && (stored != T::SIZE || swapped) {
+        if stored != 1 && (stored != T::SIZE || swapped(&self.0)) {
             let format = self.0.format().to_string_lossy();
             let message =
                 format!("column has items '{format}', expected native integers of {}", T::NAME);
@@ -66,6 +64,49 @@ impl View {
             return Err(PyValueError::new_err(message));
         }
         Ok(bytes.chunks_exact(T::SIZE).map(T::read).collect())
+    }
+}
+
+/// Whether a buffer says that its items are in the other byte order, which typed buffers ignore.
+fn swapped(buffer: &PyUntypedBuffer) -> bool {
+    let other: &[u8] = if cfg!(target_endian = "little") { b">!" } else { b"<" };
+    buffer.format().to_bytes().first().is_some_and(|mark| other.contains(mark))
+}
+
+/// A one-dimensional contiguous buffer of native uint64 that a call changes.
+pub struct Counts(PyBuffer<u64>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Counts {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let View(buffer) = object.extract()?;
+        if buffer.readonly() {
+            return Err(PyValueError::new_err("buffer of counts is read-only"));
+        }
+        let format = buffer.format().to_string_lossy().into_owned();
+        let typed = if swapped(&buffer) { None } else { buffer.into_typed().ok() };
+        typed.map(Self).ok_or_else(|| {
+            PyValueError::new_err(format!("counts are items '{format}', expected native uint64"))
+        })
+    }
+}
+
+impl Counts {
+    /// Copies the counts, has them changed without the GIL, and writes them back if that went well.
+    pub fn update<E>(
+        &self,
+        py: Python<'_>,
+        change: impl Send + FnOnce(&mut [u64]) -> Result<(), E>,
+    ) -> PyResult<Result<(), E>>
+    where
+        E: Send,
+    {
+        let mut counts = self.0.to_vec(py)?;
+        match py.detach(|| change(&mut counts)) {
+            Ok(()) => self.0.copy_from_slice(py, &counts).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod buffer;
 mod checks;
 mod checksums;
 mod errors;
+mod numbers;
 mod payloads;
 mod records;
 mod tables;
@@ -30,6 +31,8 @@ mod _native {
     };
     #[pymodule_export]
     use crate::errors::DecodeError;
+    #[pymodule_export]
+    use crate::numbers::{philox, power_sum, radix_count, radix_value};
     #[pymodule_export]
     use crate::payloads::{
         strings_decode, strings_encode, strings_scan, variants_decode, variants_encode,
