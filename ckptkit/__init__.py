@@ -26,6 +26,25 @@ if TYPE_CHECKING:
     from ckptkit.errors import UnknownFormatError as UnknownFormatError
     from ckptkit.errors import UnsupportedError as UnsupportedError
     from ckptkit.placement import Layout as Layout
+    from ckptkit.surgery import Clip as Clip
+    from ckptkit.surgery import Dequantize as Dequantize
+    from ckptkit.surgery import FoldBatchNorm as FoldBatchNorm
+    from ckptkit.surgery import Join as Join
+    from ckptkit.surgery import LowRank as LowRank
+    from ckptkit.surgery import Noise as Noise
+    from ckptkit.surgery import Pad as Pad
+    from ckptkit.surgery import Prune as Prune
+    from ckptkit.surgery import Quantize as Quantize
+    from ckptkit.surgery import Repair as Repair
+    from ckptkit.surgery import Reshape as Reshape
+    from ckptkit.surgery import Resize as Resize
+    from ckptkit.surgery import Sparsify as Sparsify
+    from ckptkit.surgery import Split as Split
+    from ckptkit.surgery import Stack as Stack
+    from ckptkit.surgery import StochasticCast as StochasticCast
+    from ckptkit.surgery import Take as Take
+    from ckptkit.surgery import Transpose as Transpose
+    from ckptkit.surgery import Unstack as Unstack
 
 __version__ = "0.1.0"
 
@@ -49,6 +68,30 @@ _HOME: Final = {
         "errors",
     ),
     "Layout": "placement",
+    **dict.fromkeys(
+        (
+            "Clip",
+            "Dequantize",
+            "FoldBatchNorm",
+            "Join",
+            "LowRank",
+            "Noise",
+            "Pad",
+            "Prune",
+            "Quantize",
+            "Repair",
+            "Reshape",
+            "Resize",
+            "Sparsify",
+            "Split",
+            "Stack",
+            "StochasticCast",
+            "Take",
+            "Transpose",
+            "Unstack",
+        ),
+        "surgery",
+    ),
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  the names above, which are imported when used

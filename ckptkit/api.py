@@ -176,16 +176,27 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         self.check_unchanged()
         return verdict
 
-    def edit(self, *edits: str | Edit) -> Draft:
+    def edit(
+        self, *edits: str | Edit, others: Mapping[str, Checkpoint | str] | None = None
+    ) -> Draft:
         """Return a draft: what the checkpoint would be after some edits. Nothing is written.
 
         Args:
             edits: Statements of the edit language, or edits such as ``ckptkit.Map``.
+            others: Further checkpoints, or their paths, by the name under which edits read them:
+                ``t("donor:head/kernel")``.
 
         Raises:
             EditError: A statement does not parse, matches nothing, or does not fit.
         """
-        return Draft(self, self.catalog, (), ()).edit(*edits)
+        opened = {
+            name: other if isinstance(other, Checkpoint) else open(other)
+            for name, other in (others or {}).items()
+        }
+        catalog = self.catalog
+        if opened:
+            catalog = catalog.bound({name: other.catalog for name, other in opened.items()})
+        return Draft(self, catalog, (), (), others=tuple(opened.values())).edit(*edits)
 
 
 class StoredTensor:
@@ -307,9 +318,11 @@ class Draft:
         notes: tuple[str, ...],
         *,
         repeatable: bool = True,
+        others: tuple[Checkpoint, ...] = (),
     ) -> None:
         """Hold an edited catalog; use :meth:`Checkpoint.edit`."""
         self._checkpoint = checkpoint
+        self._others = others
         self._repeatable = repeatable
         self.catalog = catalog
         self.edits = edits
@@ -329,8 +342,17 @@ class Draft:
         texts = (*self.edits, *map(str, parsed))
         notes = (*self.notes, *change.notes)
         # What a statement says can be done again; what a function does, nobody knows.
-        repeatable = self._repeatable and all(isinstance(edit, str) for edit in edits)
-        return Draft(self._checkpoint, change.catalog, texts, notes, repeatable=repeatable)
+        repeatable = (
+            self._repeatable and not self._others and all(isinstance(edit, str) for edit in edits)
+        )
+        return Draft(
+            self._checkpoint,
+            change.catalog,
+            texts,
+            notes,
+            repeatable=repeatable,
+            others=self._others,
+        )
 
     def plan(
         self,
@@ -372,7 +394,7 @@ class Draft:
                 layout,
                 self.edits,
                 self.notes,
-                origin.stamps,
+                (*origin.stamps, *(one for other in self._others for one in other.stamps)),
                 self._repeatable,
                 keep_undo,
                 break_links,

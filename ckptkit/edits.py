@@ -6,19 +6,28 @@ stay rows of the columns, so that a million names are renamed or dropped without
 
 from __future__ import annotations
 
-import gc
 import re
 import warnings
-from contextlib import contextmanager
-from dataclasses import InitVar, dataclass, field
-from itertools import compress, groupby
+from dataclasses import InitVar, dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, get_args
 
+from ckptkit.binding import Scope, filled, is_template, reshaped
+from ckptkit.deriving import Change, bound, derive, derive_each, tensor_of
 from ckptkit.errors import EditError
-from ckptkit.expressions import Convert, Current, others
-from ckptkit.globs import is_glob, no_match, quoted, select
-from ckptkit.kernels import Constant, Expression, KindError, MapFunction, is_number
+from ckptkit.expressions import Apply, Convert, Current, Other, inputs
+from ckptkit.globs import is_glob, quoted, select, select_groups
+from ckptkit.kernels import (
+    Constant,
+    Expression,
+    Granularity,
+    MapFunction,
+    broadcast_shape,
+    makes_shape,
+)
+from ckptkit.lowering import KindError, is_number
 from ckptkit.model import DTYPES, Derived, Tensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -28,24 +37,6 @@ if TYPE_CHECKING:
     from ckptkit.expressions import Expr
     from ckptkit.kernels import Kernel
     from ckptkit.region import Region
-
-SHOWN_NAMES: Final = 3
-"""How many names a message lists before it counts the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What an edit makes of a catalog.
-
-    Attributes:
-        catalog: The catalog afterwards.
-        touched: Names of what was changed, made or renamed (afterwards) or removed (before).
-        notes: What the user should know, a sentence each.
-    """
-
-    catalog: Catalog
-    touched: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Edit(Protocol):
@@ -88,111 +79,6 @@ def _joined(edits: Iterable[Edit]) -> Iterator[Edit]:
             yield from group
 
 
-def _tensor(catalog: Catalog, name: str) -> Tensor:
-    if name not in catalog:
-        raise no_match(catalog, name)
-    return catalog[name]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - SHOWN_NAMES
-    shown = ", ".join(items[:SHOWN_NAMES])
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _passed_over(specs: dict[str, TensorSpec]) -> str:
-    kinds = {spec.kind if is_number(spec.dtype) else "none" for spec in specs.values()}
-    if kinds == {"none"}:
-        why = "not numbers"
-    elif kinds <= {"none", "bool", "int", "uint"}:
-        why = "not floating point"
-    else:
-        why = "not of a kind that it takes"
-    listed = _listed([f"{name} ({spec.dtype})" for name, spec in specs.items()])
-    noun = "1 tensor that is" if len(specs) == 1 else f"{len(specs)} tensors that are"
-    return f"passed over {noun} {why}: {listed}"
-
-
-def _derive(
-    catalog: Catalog,
-    target: str,
-    kernel_for: Callable[[TensorSpec], Kernel | None],
-    parents: tuple[Tensor, ...] = (),
-    region: Region | None = None,
-) -> Change:
-    """Derive every selected tensor; a wildcard passes over those of a kind that does not fit.
-
-    ``kernel_for`` is asked once for every spec that occurs; None leaves such tensors alone.
-    """
-    names = select(catalog, target)
-    with _no_collection():
-        return _derive_named(catalog, names, kernel_for, parents, region)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away while hundreds of thousands of tensors are made.
-
-    None of them is garbage, and it would walk all of them again and again: half of the time.
-    """
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
-
-
-def _derive_named(
-    catalog: Catalog,
-    names: Sequence[str],
-    kernel_for: Callable[[TensorSpec], Kernel | None],
-    parents: tuple[Tensor, ...],
-    region: Region | None,
-) -> Change:
-    known: dict[TensorSpec, tuple[Kernel, TensorSpec] | KindError | None] = {}
-    changed, touched = dict(catalog.changed), []
-    skipped: dict[str, TensorSpec] = {}
-    for name in names:
-        tensor = catalog[name]
-        spec = tensor.spec
-        if spec not in known:
-            known[spec] = _plan(kernel_for, spec, [p.spec for p in parents], region, name)
-        plan = known[spec]
-        if isinstance(plan, KindError):
-            if len(skipped) + 1 == len(names):
-                raise plan
-            skipped[name] = spec
-        elif plan is not None:
-            kernel, new = plan
-            changed[name] = tensor.derive(kernel, (tensor, *parents), spec=new, region=region)
-            touched.append(name)
-    notes = (_passed_over(skipped),) if skipped else ()
-    return Change(catalog.replace(changed=changed), tuple(touched), notes)
-
-
-def _plan(
-    kernel_for: Callable[[TensorSpec], Kernel | None],
-    spec: TensorSpec,
-    parents: Sequence[TensorSpec],
-    region: Region | None,
-    name: str,
-) -> tuple[Kernel, TensorSpec] | KindError | None:
-    try:
-        kernel = kernel_for(spec)
-        if kernel is None:
-            return None
-        shape = spec.shape if region is None else region.resolve(spec.shape).shape
-        result = kernel.output([TensorSpec(spec.dtype, shape), *parents])
-    except EditError as error:
-        failure = type(error)(f"{name!r} ({spec}): {error.message}", tensor=name)
-        if isinstance(failure, KindError):
-            return failure
-        raise failure from error
-    return kernel, TensorSpec(result.dtype, spec.shape)
-
-
 @dataclass(frozen=True)
 class Assign:
     """``TARGET[REGION] = EXPR``: give tensors, or a region of each, new values.
@@ -215,13 +101,54 @@ class Assign:
 
     def apply(self, catalog: Catalog) -> Change:
         """Derive the tensors from their values, and from others as they are at this moment."""
-        parents = tuple(_tensor(catalog, name) for name in others(self.expr))
+        leaves = inputs(self.expr)
+        if any(not isinstance(leaf, Other) or is_template(leaf.name) for leaf in leaves):
+            return derive_each(catalog, self.target, self._derived)
+        named = [leaf.name for leaf in leaves if isinstance(leaf, Other)]
+        parents = tuple(tensor_of(catalog, name) for name in named)
         kernels: dict[str, Kernel] = {}
 
         def kernel_for(spec: TensorSpec) -> Kernel:
             return kernels.setdefault(spec.dtype, Expression(self.expr, spec.dtype))
 
-        return _derive(catalog, self.target, kernel_for, parents, self.region)
+        try:
+            return derive(catalog, self.target, kernel_for, parents, self.region)
+        except KindError:
+            raise
+        except EditError as error:
+            if self.region is not None or not isinstance(self.expr, Other):
+                raise
+            hint = f"to take its shape as well, drop the target, then: new NAME = {self.expr}"
+            msg = f"{error.message}; {hint}"
+            raise EditError(msg, tensor=error.tensor) from error
+
+    def _derived(self, catalog: Catalog, name: str, groups: Sequence[str]) -> Tensor:
+        """Derive one tensor, where what it takes depends on which one it is."""
+        tensor = catalog[name]
+        scope = Scope(name, tensor, partial(tensor_of, catalog), self.region, groups)
+        expr = scope.sized(self.expr)
+        if self.region is None and _is_reshape(expr):
+            return reshaped(tensor, expr.option("shape"))
+        parents = scope.parents(expr)
+        held = tensor.spec.shape
+        if self.region is not None:
+            held = self.region.resolve(held).shape
+        kernel = Expression(expr, tensor.spec.dtype)
+        if self.region is None and makes_shape(expr):
+            shapes = [held] if kernel.uses_current else []
+            shapes += [parent.spec.shape for parent in parents]
+            shape = broadcast_shape(shapes)
+            if shape is None:
+                msg = f"the shapes {', '.join(str(list(one)) for one in shapes)} do not go together"
+                raise EditError(msg)
+            kernel = replace(kernel, shape=shape)
+        spec = kernel.output([TensorSpec(tensor.spec.dtype, held), *(p.spec for p in parents)])
+        whole = spec if self.region is None else tensor.spec
+        return tensor.derive(kernel, (tensor, *parents), spec=whole, region=self.region)
+
+
+def _is_reshape(expr: Expr) -> TypeGuard[Apply]:
+    return isinstance(expr, Apply) and expr.function == "reshape" and expr.args == (Current(),)
 
 
 @dataclass(frozen=True)
@@ -252,7 +179,7 @@ class Cast:
                 raise KindError(msg)
             return kernel
 
-        return _derive(catalog, self.glob, kernel_for)
+        return derive(catalog, self.glob, kernel_for)
 
 
 def _family(dtype: str) -> bool:
@@ -269,25 +196,65 @@ class Map:
 
     Attributes:
         glob: The tensors.
-        fn: From a block to a block of the same shape, element by element (see ``MapFunction``).
+        fn: From a block to a block of the same shape; see ``granularity``.
         dtype: The dtype that ``fn`` returns, where it is not that of the tensor.
+        granularity: What ``fn`` has to see at a time: ``element`` (blocks of any cut), ``row``
+            (whole rows along axis 0) or ``tensor`` (everything, which takes memory for it).
+        out: Dtype, or dtype and shape, of the result: ``"float32"`` or ``("float32", (3, 4))``. A
+            shape takes the granularity ``tensor``.
+        inputs: The name of a further tensor, or names of some, which ``fn`` gets after the block:
+            what of them lies where the block is, or all. ``{1}`` is what a group of the glob stands
+            for.
     """
 
     glob: str
-    fn: Callable[[Any], Any]
+    fn: Callable[..., Any]
     dtype: str | None = None
+    granularity: Granularity = "element"
+    out: str | tuple[str, tuple[int, ...]] | None = None
+    inputs: str | tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions.
+
+        Raises:
+            EditError: There is no such granularity, or a block cannot have the shape.
+        """
+        if self.granularity not in get_args(Granularity):
+            msg = f"the granularity is element, row or tensor, not {self.granularity!r}"
+            raise EditError(msg)
+        if isinstance(self.out, tuple) and self.granularity != "tensor":
+            msg = 'only a function that sees all gives another shape: granularity="tensor"'
+            raise EditError(msg)
 
     def __str__(self) -> str:
         """Return the call that makes it."""
         name = getattr(self.fn, "__name__", repr(self.fn))
-        dtype = f", {self.dtype!r}" if self.dtype else ""
-        return f"Map({self.glob!r}, {name}{dtype})"
+        words = [repr(self.glob), name]
+        words += [repr(self.dtype)] if self.dtype else []
+        words += [f"granularity={self.granularity!r}"] if self.granularity != "element" else []
+        words += [f"out={self.out!r}"] if self.out is not None else []
+        words += [f"inputs={self.inputs!r}"] if self.inputs else []
+        return f"Map({', '.join(words)})"
 
     def apply(self, catalog: Catalog) -> Change:
         """Derive the tensors by the function."""
-        if self.dtype is not None:
-            _family(self.dtype)
-        return _derive(catalog, self.glob, lambda _: MapFunction(self.fn, self.dtype))
+        out = self.out if isinstance(self.out, tuple) else (self.out, None)
+        dtype, shape = self.dtype or out[0], out[1]
+        if dtype is not None:
+            _family(dtype)
+        kernel = MapFunction(self.fn, dtype, self.granularity, shape and tuple(shape))
+        if not self.inputs and shape is None:
+            return derive(catalog, self.glob, lambda _: kernel)
+
+        def make(catalog: Catalog, name: str, groups: Sequence[str]) -> Tensor:
+            tensor = catalog[name]
+            named = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
+            parents = [tensor_of(catalog, filled(one, groups)) for one in named]
+            spec = kernel.output([tensor.spec, *(parent.spec for parent in parents)])
+            return tensor.derive(kernel, (tensor, *parents), spec=spec)
+
+        return derive_each(catalog, self.glob, make)
 
 
 def _compiled(pattern: str, template: str) -> re.Pattern[str]:
@@ -347,11 +314,11 @@ class Rename:
             msg = f"{self.pattern!r} {why}"
             raise EditError(msg)
         _check_names(old, names)
-        changed = dict(catalog.changed)
-        if changed:
-            moved = [(b, changed.pop(a)) for a, b in pairs if a in changed]
-            changed.update(moved)
-        result = catalog.replace(names=names, changed=changed)
+        single = dict(catalog.single)
+        if single:
+            moved = [(b, single.pop(a)) for a, b in pairs if a in single]
+            single.update(moved)
+        result = catalog.replace(names=names, single=single)
         return Change(result, tuple(b for _, b in pairs))
 
 
@@ -378,12 +345,8 @@ def _side(text: str) -> str:
 def _restrict(catalog: Catalog, glob: str, *, keep: bool) -> Change:
     chosen = set(select(catalog, glob))
     mask = [(name in chosen) is keep for name in catalog.names]
-    names = list(compress(catalog.names, mask))
     gone = tuple(name for name, kept in zip(catalog.names, mask, strict=True) if not kept)
-    lost = set(gone)
-    changed = {name: held for name, held in catalog.changed.items() if name not in lost}
-    rows = list(compress(catalog.rows, mask))
-    return Change(catalog.replace(names=names, rows=rows, changed=changed), gone)
+    return Change(catalog.kept(mask), gone)
 
 
 @dataclass(frozen=True)
@@ -418,7 +381,12 @@ class Keep:
 
 @dataclass(frozen=True)
 class Copy:
-    """``copy NAME -> NAME``: the same tensor under one more name."""
+    """``copy NAME -> NAME``: the same tensor under one more name, also from another checkpoint.
+
+    Attributes:
+        source: A name or a glob, behind ``NAME:`` of the checkpoint that is bound to that name.
+        target: The further name; ``{1}`` is what a group of the glob stands for.
+    """
 
     source: str
     target: str
@@ -428,18 +396,47 @@ class Copy:
         return f"copy {quoted(self.source)} -> {quoted(self.target)}"
 
     def apply(self, catalog: Catalog) -> Change:
-        """Add a name for the stored bytes, or for the tensor that an edit made."""
-        if self.source not in catalog:
-            raise no_match(catalog, self.source)
-        if self.target in catalog or not self.target:
-            msg = f"there is a tensor {self.target!r} already" if self.target else "no name given"
-            raise EditError(msg, tensor=self.target)
-        changed = dict(catalog.changed)
-        if self.source in changed:
-            changed[self.target] = changed[self.source]
-        names = [*catalog.names, self.target]
-        rows = [*catalog.rows, catalog.row(self.source)]
-        return Change(catalog.replace(names=names, rows=rows, changed=changed), (self.target,))
+        """Add names for the stored bytes, or for the tensors that edits made."""
+        other, source = bound(catalog, self.source)
+        origin = catalog if other is None else other
+        made = {
+            filled(self.target, groups) if is_template(self.target) else self.target: name
+            for name, groups in select_groups(origin, source)
+        }
+        count = sum(1 for _ in select_groups(origin, source))
+        if len(made) < count:
+            msg = f"{count} tensors would all be named {self.target!r}: write {{1}} for a group"
+            raise EditError(msg)
+        for target in made:
+            if target in catalog or not target:
+                msg = f"there is a tensor {target!r} already" if target else "no name given"
+                raise EditError(msg, tensor=target)
+        single, rows = dict(catalog.single), [*catalog.rows]
+        places: list[int | None] = []
+        for target, name in made.items():
+            if other is not None:
+                single[target] = _carried(other, name)
+                rows.append(-1)
+                places.append(None)
+                continue
+            at = catalog.position(name)
+            if name in single:
+                single[target] = single[name]
+            rows.append(catalog.rows[at])
+            places.append(at)
+        bulk = catalog.bulk and catalog.bulk.followed_by(places)
+        names = [*catalog.names, *made]
+        result = catalog.replace(names=names, rows=rows, single=single, bulk=bulk)
+        return Change(result, tuple(made))
+
+
+def _carried(other: Catalog, name: str) -> Tensor:
+    """Return a tensor of another checkpoint, to be stored as one piece."""
+    tensor = other[name]
+    if not is_number(tensor.spec.dtype):
+        msg = f"{name!r} ({tensor.spec}): only numbers are copied from another checkpoint"
+        raise EditError(msg, tensor=name)
+    return Tensor(tensor.spec, Derived(Expression(Current(), tensor.spec.dtype), (tensor,)))
 
 
 @dataclass(frozen=True)
@@ -484,20 +481,22 @@ class _Puts:
         return "; ".join(map(str, self.puts))
 
     def apply(self, catalog: Catalog) -> Change:
-        changed, added = dict(catalog.changed), []
+        changed: dict[str, Tensor] = {}
+        added: dict[str, Tensor] = {}
         for put in self.puts:
             kernel = put.constant
-            if put.name in changed or put.name in catalog:
+            if put.name in catalog:
                 old = changed.get(put.name) or catalog[put.name]
                 changed[put.name] = old.derive(kernel, (), spec=kernel.spec)
+            elif put.name in added:
+                added[put.name] = added[put.name].derive(kernel, (), spec=kernel.spec)
             else:
-                changed[put.name] = Tensor(kernel.spec, Derived(kernel))
-                added.append(put.name)
+                added[put.name] = Tensor(kernel.spec, Derived(kernel))
         touched = tuple(dict.fromkeys(put.name for put in self.puts))
+        catalog = catalog.with_tensors(changed) if changed else catalog
         if not added:
-            return Change(catalog.replace(changed=changed), touched)
-        names, rows = [*catalog.names, *added], [*catalog.rows, *[-1] * len(added)]
-        return Change(catalog.replace(names=names, rows=rows, changed=changed), touched)
+            return Change(catalog, touched)
+        return Change(catalog.with_more(added), touched)
 
 
 def encode(values: object, *, copy: bool = True) -> Constant:

@@ -9,22 +9,36 @@ from typing import TYPE_CHECKING, Final
 from ckptkit.errors import EditError, TensorNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ckptkit.catalog import Catalog
 
 WILDCARDS: Final = frozenset("*?")
+
+EVERYTHING: Final = "**"
+"""The glob that every name matches."""
 
 
 @lru_cache(maxsize=256)
 def glob_pattern(glob: str) -> re.Pattern[str]:
     """Translate a glob: ``*`` and ``?`` stay within a segment, ``**`` goes across.
 
-    ``**/`` stands for any number of leading segments, none included.
+    ``**/`` stands for any number of leading segments, none included. What parentheses around
+    wildcards stand for is a group.
     """
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    return re.compile("".join(tokens.get(part, re.escape(part)) for part in parts), re.DOTALL)
+    if _GROUPED.search(glob):
+        tokens |= {"(": "(", ")": ")"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|[()])", glob)
+    pattern = "".join(tokens.get(part, re.escape(part)) for part in parts)
+    try:
+        return re.compile(pattern, re.DOTALL)
+    except (re.error, OverflowError, RecursionError) as error:
+        msg = f"{glob!r} is no glob: {error}"
+        raise EditError(msg) from None
+
+
+_GROUPED: Final = re.compile(r"\([^()]*[*?][^()]*\)")
 
 
 def is_glob(target: str) -> bool:
@@ -38,14 +52,46 @@ def select(catalog: Catalog, target: str) -> Sequence[str]:
     Raises:
         EditError: There is none.
     """
-    if is_glob(target):
+    if not is_glob(target):
+        names: Sequence[str] = [target] if target in catalog else []
+    elif target == EVERYTHING:
+        names = catalog.names
+    else:
         matches = glob_pattern(target).fullmatch
         names = [name for name in catalog.names if matches(name)]
-    else:
-        names = [target] if target in catalog else []
     if not names:
         raise no_match(catalog, target)
     return names
+
+
+def places(catalog: Catalog, target: str) -> Sequence[int]:
+    """Return the positions of the names that a glob or an exact name stands for, at least one.
+
+    Raises:
+        EditError: There is none.
+    """
+    if not is_glob(target):
+        found: Sequence[int] = [catalog.position(target)] if target in catalog else []
+    elif target == EVERYTHING:
+        found = range(len(catalog))
+    else:
+        matches = glob_pattern(target).fullmatch
+        found = [at for at, name in enumerate(catalog.names) if matches(name)]
+    if not found:
+        raise no_match(catalog, target)
+    return found
+
+
+def select_groups(catalog: Catalog, target: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the names that a target stands for, each with itself and what its groups stand for.
+
+    Raises:
+        EditError: There is none.
+    """
+    pattern = glob_pattern(target) if is_glob(target) else None
+    for name in select(catalog, target):
+        found = pattern.fullmatch(name) if pattern is not None else None
+        yield name, (name, *(group or "" for group in found.groups())) if found else (name,)
 
 
 def no_match(catalog: Catalog, target: str) -> EditError:
@@ -55,7 +101,14 @@ def no_match(catalog: Catalog, target: str) -> EditError:
     return EditError(f"{what};{hint}" if hint else what, tensor=target)
 
 
-_BARE: Final = re.compile(r'(?!->|(?:rename|drop|keep|cast|copy)$)[^\s"\[\]=]+')
+VERBS: Final = (
+    *("rename", "drop", "keep", "copy", "new", "cast", "clip", "repair", "noise", "prune"),
+    *("quantize", "dequantize", "transpose", "reshape", "take", "pad", "resize", "split"),
+    *("concat", "stack", "unstack", "lora", "foldbn"),
+)
+"""What a statement may begin with besides a target."""
+
+_BARE: Final = re.compile(rf'(?!->|(?:{"|".join(VERBS)})$)[^\s"\[\]=,]+')
 
 
 def quoted(name: str) -> str:

@@ -1,412 +1,71 @@
 """What a derived tensor computes, block by block, on any backend.
 
-An expression is a small tree over one closed table of operations. Before it runs it is lowered
-to steps in which every conversion between dtypes is explicit, so that a backend has nothing to
-decide and two backends agree bit for bit wherever their arithmetic does.
-
-The rules: floats narrower than 32 bits compute in float32 and are rounded once, to nearest-even,
-at the end; integers compute in their own promoted dtype and wrap; Python numbers take the dtype
-of the tensors that they meet; a float becomes an integer only by ``cast``, which truncates,
-saturates, and turns NaN into 0.
+A kernel says which boxes of its inputs a box of its output needs, and computes one from the other.
+It never sees a file: the engine hands the inputs over, whatever they come from.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache, partial, reduce
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from ckptkit.errors import EditError
-from ckptkit.expressions import OPS, Call, Convert, Current, Expr, Number, Other, leaves, others
-from ckptkit.model import DTYPES, TensorSpec
+from ckptkit.expressions import (
+    OPS,
+    Apply,
+    Call,
+    Convert,
+    Current,
+    Expr,
+    Number,
+    inputs,
+    leaves,
+    walk,
+)
+from ckptkit.lowering import evaluate, lower, numpy_dtype, working_dtype
+from ckptkit.model import TensorSpec
+from ckptkit.region import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
 
+    from ckptkit.lowering import Ops
 
-class KindError(EditError):
-    """An edit does not go with the kind of values that a tensor holds."""
+Granularity = Literal["element", "row", "tensor"]
+"""What a kernel has to see at least: one element, whole rows (along axis 0), or everything."""
 
 
-class Ops(Protocol):
-    """What a backend offers; arrays are its own, and have ``dtype.name`` and ``shape``."""
+class Need(NamedTuple):
+    """A box of an input, by its number, that a box of the output needs."""
 
-    def call(self, op: str, args: Sequence[Any]) -> Any:
-        """Apply an operation of ``OPS`` to arrays of one dtype (``where``: and a bool first)."""
+    number: int
+    box: Box
 
-    def cast(self, value: Any, dtype: str) -> Any:
-        """Convert; the value is in range, integers wrap, floats round to nearest-even."""
 
-    def constant(self, value: complex, dtype: str) -> Any:
-        """Make an array of rank 0."""
+class Block(Protocol):
+    """What a device runs: a function of blocks. Kernels are such, and chains of kernels."""
 
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
+        """Compute a block from blocks; it may be smaller than it stands for, and broadcast."""
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A lowered expression: an operation on arguments whose dtypes already agree.
 
-    Attributes:
-        op: A name in ``OPS``, or ``number``, ``input``, ``cast``.
-        value: The number, or the index of the input.
-        weak: The number may still take another dtype.
-        shared: Its value is used at more than one place, and kept until the end.
-    """
+class Get(Protocol):
+    """Hands over a box of an input."""
 
-    op: str
-    dtype: str
-    args: tuple[Step, ...] = ()
-    value: complex = 0
-    weak: bool = False
-    shared: bool = False
+    def __call__(self, number: int, box: Box, /) -> np.ndarray[Any, Any]:
+        """Return the values, as an array on the host."""
 
 
-_RANKS: Final = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
-_DEFAULTS: Final = {bool: "bool", int: "int64", float: "float64", complex: "complex128"}
+class Run(Protocol):
+    """Runs a block function on some device."""
 
-
-def is_number(dtype: str) -> bool:
-    """Tell whether values of a dtype can be computed with: not text, handles or quantised ones."""
-    found = DTYPES.get(dtype)
-    return found is not None and found.kind in _RANKS and not dtype.startswith("q")
-
-
-def working_dtype(dtype: str) -> str:
-    """Return the dtype that values of ``dtype`` are computed in.
-
-    Raises:
-        KindError: Nothing is computed with such values.
-    """
-    if not is_number(dtype):
-        quantised = dtype.startswith("q")
-        why = "has no scale, so that its values are not known" if quantised else "is no number"
-        msg = f"{dtype} {why}: it can be copied, renamed and dropped"
-        raise KindError(msg)
-    found = DTYPES[dtype]
-    narrow = {"float": (32, "float32"), "int": (8, "int8"), "uint": (8, "uint8")}
-    bits, name = narrow.get(found.kind, (0, dtype))
-    return name if found.bits < bits else dtype
-
-
-def promote(first: str, second: str) -> str:
-    """Return the dtype that NumPy computes in when it meets two working dtypes."""
-    order = ("bool", "uint", "int", "float", "complex")
-    low, high = sorted((DTYPES[first], DTYPES[second]), key=lambda d: (order.index(d.kind), d.bits))
-    if low.kind in {"bool", high.kind}:
-        return high.name
-    if high.kind == "int":
-        bits = max(high.bits, 2 * low.bits)
-        return f"int{bits}" if bits <= 64 else "float64"
-    small = 32 if low.bits <= 16 else 64
-    part = max(
-        low.bits if low.kind == "float" else small,
-        high.bits if high.kind == "float" else high.bits // 2,
-    )
-    return f"float{part}" if high.kind == "float" else f"complex{2 * part}"
-
-
-def _common(steps: Sequence[Step]) -> str:
-    strong = [step.dtype for step in steps if not step.weak]
-    weak = [step.dtype for step in steps if step.weak]
-    dtype = reduce(promote, strong or weak)
-    for other in sorted(weak, key=lambda name: _RANKS[DTYPES[name].kind]):
-        if _RANKS[DTYPES[other].kind] > _RANKS[DTYPES[dtype].kind]:
-            dtype = "complex64" if (dtype, other) == ("float32", "complex128") else other
-    return dtype
-
-
-def integer_range(dtype: str) -> tuple[int, int]:
-    """Return the least and the greatest value of an integer dtype."""
-    bits, kind = DTYPES[dtype].bits, DTYPES[dtype].kind
-    return (0, 2**bits - 1) if kind == "uint" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def _literal(value: complex, dtype: str) -> Step:
-    kind = DTYPES[dtype].kind
-    if kind in {"int", "uint"}:
-        low, high = integer_range(dtype)
-        if not low <= value.real <= high:
-            msg = f"{value} does not fit {dtype}, which holds {low} to {high}"
-            raise EditError(msg)
-        value = int(value.real)
-    elif kind == "float":
-        try:
-            value = float(value.real)
-        except OverflowError:
-            msg = f"so large an integer does not fit {dtype}"
-            raise EditError(msg) from None
-    working = working_dtype(dtype)
-    step = Step("number", working, value=bool(value) if kind == "bool" else value)
-    return step if working == dtype else Step("cast", dtype, (step,))
-
-
-def _widen(step: Step) -> Step:
-    working = working_dtype(step.dtype)
-    return step if step.dtype == working else Step("cast", working, (step,))
-
-
-def _convert(step: Step, dtype: str) -> Step:
-    """Add the conversions that lead to ``dtype``, by way of the working dtypes."""
-    if step.op == "number":
-        return _literal(step.value, dtype)
-    if step.dtype == dtype:
-        return step
-    step, kind = _widen(step), DTYPES[dtype].kind
-    if kind == "bool":
-        return Step("not_equal", "bool", (step, _literal(0, step.dtype)))
-    working = working_dtype(dtype)
-    saturates = DTYPES[step.dtype].kind == "float" and kind in {"int", "uint"}
-    if step.dtype != working and not saturates:
-        step = Step("cast", working, (step,))
-    return step if step.dtype == dtype else Step("cast", dtype, (step,))
-
-
-def _computes_in(op: str, steps: Sequence[Step]) -> str:
-    dtype, takes = _common(steps), OPS[op].takes
-    letter = DTYPES[dtype].kind.replace("uint", "int")[0]
-    if letter == "i":
-        # An integer power is an integer only where the exponent is known to be none below 0.
-        whole = op != "power" or (steps[1].weak and steps[1].value.real >= 0)
-        if not whole or ("i" not in takes and "f" in takes):
-            return "float64"
-    if letter not in takes:
-        hint = "; compare first, as in x != 0" if takes == "b" else ""
-        msg = f"{OPS[op].symbol or op + '()'} is not defined for {dtype}{hint}"
-        raise KindError(msg)
-    return dtype
-
-
-def _lower_call(op: str, given: Sequence[Step]) -> Step:
-    if not given:
-        return Step("number", "int64", value=int(op == "ones"), weak=True)
-    steps = [_widen(step) for step in given]
-    chooser, steps = (steps[:1], steps[1:]) if op == "where" else ([], steps)
-    if chooser and chooser[0].dtype != "bool":
-        msg = f"where() chooses by bool, not {chooser[0].dtype}; compare first, as in x != 0"
-        raise KindError(msg)
-    dtype = _computes_in(op, steps)
-    args = (*chooser, *(_convert(step, dtype) for step in steps))
-    step = _expand(op, args, dtype)
-    return _fold(step) if all(part.weak for part in given) else step
-
-
-def _sigmoid(dtype: str, x: Step) -> Step:
-    one = _literal(1, dtype)
-    power = Step("exp", dtype, (Step("negative", dtype, (x,)),))
-    return Step("divide", dtype, (one, Step("add", dtype, (one, power))))
-
-
-def _extreme(op: str, dtype: str, first: Step, second: Step) -> Step:
-    """Choose one of two: of what is equal the first, and NaN if either is.
-
-    The maximum of -0.0 and 0.0 is either, by device and by the width of its registers.
-    """
-    if DTYPES[dtype].kind != "float":
-        return Step(op, dtype, (first, second))
-    first, second = (
-        part if part.op in _LEAVES else replace(part, shared=True) for part in (first, second)
-    )
-    beyond = Step("less" if op == "maximum" else "greater", "bool", (first, second))
-    if second.op != "number":
-        beyond = Step("logical_or", "bool", (beyond, Step("not_equal", "bool", (second, second))))
-    return Step("where", dtype, (beyond, second, first))
-
-
-def _clip(dtype: str, x: Step, low: Step, high: Step) -> Step:
-    return _extreme("minimum", dtype, _extreme("maximum", dtype, x, low), high)
-
-
-def _unsigned_power(dtype: str, *args: Step) -> Step:
-    wide = Step("power", "int64", tuple(_convert(part, "int64") for part in args))
-    return _convert(wide, dtype)
-
-
-_LEAVES: Final = frozenset({"number", "input"})
-_IDENTITY: Final = (
-    *(("int", op) for op in ("round", "floor", "ceil")),
-    *(("uint", op) for op in ("round", "floor", "ceil", "abs")),
-)
-_REWRITES: Final[Mapping[tuple[str, str], Callable[..., Step]]] = {
-    ("", "minimum"): partial(_extreme, "minimum"),
-    ("", "maximum"): partial(_extreme, "maximum"),
-    ("", "relu"): lambda dtype, x: _extreme("maximum", dtype, x, _literal(0, dtype)),
-    ("", "clip"): _clip,
-    ("", "sigmoid"): _sigmoid,
-    ("float", "floor_divide"): lambda dtype, *args: Step(
-        "floor", dtype, (Step("divide", dtype, args),)
-    ),
-    ("uint", "negative"): lambda dtype, x: Step("subtract", dtype, (_literal(0, dtype), x)),
-    ("uint", "sign"): lambda dtype, x: Step("minimum", dtype, (x, _literal(1, dtype))),
-    ("uint", "power"): _unsigned_power,
-    **dict.fromkeys(_IDENTITY, lambda _, x: x),
-}
-"""Operations, by kind and name, in terms of those that every backend has and agrees on."""
-
-
-def _expand(op: str, args: tuple[Step, ...], dtype: str) -> Step:
-    kind = DTYPES[dtype].kind
-    if op == "power" and (args[1].op, args[1].value) == ("number", 2):
-        return Step("square", dtype, args[:1])
-    rewrite = _REWRITES.get((kind, op)) or _REWRITES.get(("", op))
-    if rewrite is not None:
-        return rewrite(dtype, *args)
-    gives = OPS[op].gives
-    if gives == "real" and kind == "complex":
-        return Step(op, f"float{DTYPES[dtype].bits // 2}", args)
-    return Step(op, "bool" if gives == "bool" else dtype, args)
-
-
-def _fold(step: Step) -> Step:
-    """Compute a step of numbers alone, once and for every backend, as a number."""
-    ops = NumpyOps()
-    value = evaluate(step, ops, ()).item()
-    if step.op in {"add", "subtract", "multiply", "square", "power"} and step.dtype == "int64":
-        args = tuple(_literal(part.value, "float64") for part in step.args)
-        if abs(evaluate(Step(step.op, "float64", args), ops, ()).item()) >= 2**63:
-            msg = "numbers alone give an integer above 64 bits; write one of them as a float"
-            raise EditError(msg)
-    return Step("number", _DEFAULTS[type(value)], value=value, weak=True)
-
-
-def _lower(expr: Expr, names: Sequence[str], takes: Sequence[str]) -> Step:
-    match expr:
-        case Number(value):
-            return Step("number", _DEFAULTS[type(value)], value=value, weak=True)
-        case Current():
-            return Step("input", takes[0], value=0)
-        case Other(name):
-            at = names.index(name) + 1
-            return Step("input", takes[at], value=at)
-        case Call(op, args):
-            return _lower_call(op, [_lower(argument, names, takes) for argument in args])
-        case Convert(argument, dtype):
-            working_dtype(dtype)
-            step = _lower(argument, names, takes)
-            if DTYPES[step.dtype].kind == "complex" and DTYPES[dtype].kind in {
-                "float",
-                "int",
-                "uint",
-            }:
-                msg = f"{step.dtype} does not become {dtype}: write abs(...)"
-                raise KindError(msg)
-            return replace(_convert(step, dtype), weak=False)
-
-
-@lru_cache(maxsize=1024)
-def lower(expr: Expr, dtype: str, takes: tuple[str, ...]) -> Step:
-    """Return the steps of an expression over inputs of dtypes ``takes``, ending in ``dtype``.
-
-    Raises:
-        KindError: The values are of a kind that the expression, or the result, does not take.
-        EditError: A number does not fit the dtype that it meets.
-    """
-    working_dtype(dtype)
-    step = _lower(expr, others(expr), takes)
-    if _RANKS[DTYPES[step.dtype].kind] > _RANKS[DTYPES[dtype].kind]:
-        inner = f"abs({expr})" if DTYPES[step.dtype].kind == "complex" else str(expr)
-        if DTYPES[dtype].kind in {"int", "uint"}:
-            inner = f"round({inner})"
-        hint = inner if DTYPES[dtype].kind == "float" else f"cast({inner}, {dtype})"
-        msg = f"{expr} gives {step.dtype}, which does not go into {dtype}: write {hint}"
-        raise KindError(msg)
-    return _convert(step, dtype)
-
-
-def evaluate(step: Step, ops: Ops, inputs: Sequence[Any]) -> Any:
-    """Run lowered steps on the arrays of a backend; what is not needed any more is let go."""
-    known: dict[int, Any] = {}
-    pending = [step]
-    while pending:
-        top = pending[-1]
-        missing = [argument for argument in top.args if id(argument) not in known]
-        if missing and id(top) not in known:
-            pending += reversed(missing)
-            continue
-        pending.pop()
-        if id(top) not in known:
-            known[id(top)] = _compute(top, ops, [known[id(arg)] for arg in top.args], inputs)
-            for argument in top.args:
-                if not argument.shared:
-                    known.pop(id(argument), None)
-    return known[id(step)]
-
-
-def _compute(step: Step, ops: Ops, args: Sequence[Any], inputs: Sequence[Any]) -> Any:
-    if step.op == "number":
-        return ops.constant(step.value, step.dtype)
-    if step.op == "input":
-        return inputs[int(step.value.real)]
-    if step.op != "cast":
-        return ops.call(step.op, args)
-    source = step.args[0].dtype
-    if DTYPES[source].kind == "float" and DTYPES[step.dtype].kind in {"int", "uint"}:
-        return _saturate(ops, args[0], source, step.dtype)
-    return ops.cast(args[0], step.dtype)
-
-
-def _saturate(ops: Ops, value: Any, source: str, dtype: str) -> Any:
-    """Truncate floats to integers; what is out of range becomes the nearest limit, NaN 0.
-
-    Left to themselves, CPUs and GPUs differ there.
-    """
-    low, high = integer_range(dtype)
-    working = working_dtype(dtype)
-    bottom, top, zero = (ops.constant(float(n), source) for n in (low, high + 1, 0))
-    under, over = ops.call("less", (value, bottom)), ops.call("greater_equal", (value, top))
-    inside = ops.call(
-        "logical_and",
-        (ops.call("greater_equal", (value, bottom)), ops.call("less", (value, top))),
-    )
-    whole = ops.cast(ops.call("where", (inside, value, zero)), working)
-    whole = ops.call("where", (over, ops.constant(high, working), whole))
-    whole = ops.call("where", (under, ops.constant(low, working), whole))
-    return whole if working == dtype else ops.cast(whole, dtype)
-
-
-@cache
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return the NumPy dtype of stored elements; quantised ones are plain integers.
-
-    Raises:
-        EditError: NumPy has no such dtype.
-    """
-    import ml_dtypes
-    import numpy as np
-
-    if name in {"string", "variant"}:
-        return np.dtype(object)
-    plain = name.removeprefix("q")
-    if name not in DTYPES or DTYPES[name].itemsize is None:
-        msg = f"NumPy has no dtype {name}"
-        raise EditError(msg)
-    return np.dtype(getattr(ml_dtypes, plain, None) or plain)
-
-
-@dataclass(frozen=True, slots=True)
-class NumpyOps:
-    """The reference backend."""
-
-    def call(self, op: str, args: Sequence[Any]) -> Any:
-        """Apply the NumPy function of that name."""
-        import numpy as np
-
-        with np.errstate(all="ignore"):
-            return np.asarray(getattr(np, op)(*args))
-
-    def cast(self, value: Any, dtype: str) -> Any:
-        """Convert as ``astype`` does."""
-        import numpy as np
-
-        with np.errstate(all="ignore"):
-            return np.asarray(value).astype(numpy_dtype(dtype), copy=False)
-
-    def constant(self, value: complex, dtype: str) -> Any:
-        """Make an array of rank 0."""
-        import numpy as np
-
-        with np.errstate(all="ignore"):
-            return np.asarray(value, numpy_dtype(dtype))
+    def __call__(
+        self, function: Any, given: Sequence[np.ndarray[Any, Any] | None], dtype: str, /
+    ) -> np.ndarray[Any, Any]:
+        """Return what the function gives for host arrays, as a host array of a dtype."""
 
 
 class Kernel(Protocol):
@@ -417,6 +76,14 @@ class Kernel(Protocol):
         """Each element of the output depends on the same element of the inputs alone."""
 
     @property
+    def aligned(self) -> bool:
+        """A block of the output needs the same block of the first input, and no more of it."""
+
+    @property
+    def granularity(self) -> Granularity:
+        """What blocks have to hold."""
+
+    @property
     def uses_current(self) -> bool:
         """Whether the values of the first input matter; if not, it is given as None."""
 
@@ -425,32 +92,116 @@ class Kernel(Protocol):
         """Whether it calls a function of the user, which wants tensors of TensorFlow."""
 
     @property
+    def inexact(self) -> tuple[str, ...]:
+        """What in it devices may round differently."""
+
+    @property
     def label(self) -> str:
         """What it does, in a few characters."""
 
-    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
+        """Compute a block from blocks, if that is how it goes about it."""
+
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
         """Return the spec of the result.
 
         Raises:
             EditError: The inputs do not go with the kernel, or not with one another.
         """
 
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
-        """Compute a block from the matching blocks of the inputs; it may be broadcast."""
+    def needs(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Need]:
+        """Yield what of the inputs a box of the output needs."""
+
+    def compute(
+        self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run
+    ) -> np.ndarray[Any, Any]:
+        """Return a box of the output; it may be smaller than it stands for, and broadcast."""
+
+
+def broadcast(shape: tuple[int, ...], box: Box) -> Box:
+    """Return the part of an array that a box of what it is broadcast to needs."""
+    skip = len(box.shape) - len(shape)
+    return Box(
+        tuple(0 if n == 1 else a for n, a in zip(shape, box.start[skip:], strict=True)),
+        tuple(1 if n == 1 else m for n, m in zip(shape, box.shape[skip:], strict=True)),
+    )
+
+
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Tell whether an array of a shape can stand for one of another."""
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in {1, wide} for size, wide in pairs)
+
+
+def broadcast_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the shape that arrays have together, None if they do not go together."""
+    rank = max(map(len, shapes), default=0)
+    whole = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, start=rank - len(shape)):
+            if size != 1:
+                if whole[axis] not in {1, size}:
+                    return None
+                whole[axis] = size
+    return tuple(whole)
+
+
+def crop(values: np.ndarray[Any, Any], where: Sequence[slice]) -> np.ndarray[Any, Any]:
+    """Return a view of a part of an array, also of one of rank 0."""
+    index: Any = (*where, ...)
+    found: np.ndarray[Any, Any] = values[index]
+    return found
+
+
+class Blockwise:
+    """A kernel that computes a block from the blocks of its inputs that broadcast to it."""
+
+    aligned: ClassVar = True
+
+    @property
+    def uses_current(self) -> bool:
+        """Whether the values of the first input matter."""
+        return True
+
+    def needs(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Need]:
+        """Yield the blocks that lie, or broadcast, where the box is."""
+        for number, spec in enumerate(given):
+            if number or self.uses_current:
+                yield Need(number, broadcast(spec.shape, box))
+
+    def compute(
+        self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run
+    ) -> np.ndarray[Any, Any]:
+        """Run the block function on the device."""
+        found: list[np.ndarray[Any, Any] | None] = [None] * len(given)
+        for number, at in self.needs(box, given):
+            found[number] = get(number, at)
+        return run(self, found, self.output(given).dtype)
+
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the spec of the result."""
+        raise NotImplementedError
+
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
+        """Compute a block."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Expression:
+class Expression(Blockwise):
     """An expression over the current tensor and others, which broadcast to it.
 
     Attributes:
         expr: What is computed.
         dtype: The dtype of the result.
+        shape: The shape of the result, where it is not that of the first input.
     """
 
     expr: Expr
     dtype: str
+    shape: tuple[int, ...] | None = None
     elementwise: ClassVar = True
+    granularity: ClassVar[Granularity] = "element"
     callable_kernel: ClassVar = False
 
     @cached_property
@@ -459,76 +210,152 @@ class Expression:
         return any(isinstance(leaf, Current) for leaf in leaves(self.expr))
 
     @property
+    def inexact(self) -> tuple[str, ...]:
+        """The operations in it whose last bits depend on the backend."""
+        return tuple(dict.fromkeys(_inexact(self.expr)))
+
+    @property
     def label(self) -> str:
         """The expression, or ``cast DTYPE``."""
+        if isinstance(self.expr, Current):
+            return "copy"
         plain = self.expr == Convert(Current(), self.dtype)
         return f"cast {self.dtype}" if plain else str(self.expr)
 
-    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
         """Return the shape of the first input with the dtype of the result."""
-        shape = inputs[0].shape
-        for name, spec in zip(others(self.expr), inputs[1:], strict=True):
-            if not _broadcasts(spec.shape, shape):
-                msg = f'shape {list(spec.shape)} of t("{name}") does not broadcast to {list(shape)}'
+        shape = given[0].shape if self.shape is None else self.shape
+        for leaf, spec in zip(inputs(self.expr), given[1:], strict=True):
+            if not broadcasts(spec.shape, shape):
+                msg = f"shape {list(spec.shape)} of {leaf} does not broadcast to {list(shape)}"
                 raise EditError(msg)
-        lower(self.expr, self.dtype, tuple(spec.dtype for spec in inputs))
+        lower(self.expr, self.dtype, tuple(spec.dtype for spec in given))
         return TensorSpec(self.dtype, shape)
 
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
         """Compute a block."""
-        takes = tuple("unknown" if part is None else str(part.dtype.name) for part in inputs)
-        return evaluate(lower(self.expr, self.dtype, takes), ops, inputs)
+        takes = tuple("unknown" if part is None else str(part.dtype.name) for part in given)
+        return evaluate(lower(self.expr, self.dtype, takes), ops, given)
 
 
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    pairs = zip(reversed(shape), reversed(to), strict=False)
-    return len(shape) <= len(to) and all(size in {1, wide} for size, wide in pairs)
+def makes_shape(expr: Expr) -> bool:
+    """Tell whether an expression has a shape of its own, which its tensor takes."""
+    return any(isinstance(leaf, Apply) for leaf in leaves(expr))
+
+
+def _inexact(expr: Expr) -> Iterator[str]:
+    for part in walk(expr):
+        # A power with the literal exponent 2 becomes a square.
+        if isinstance(part, Call) and not OPS[part.op].exact and not _squares(part):
+            yield part.op
+
+
+def _squares(call: Call) -> bool:
+    return call.op == "power" and call.args[1] in {Number(2), Number(2.0)}
 
 
 @dataclass(frozen=True, slots=True)
-class MapFunction:
+class MapFunction(Blockwise):
     """A function of the user, called with one block after another.
 
-    It must treat every element by itself: it sees blocks of the rank of the tensor, cut at places
-    that depend on memory, not on the tensor.
+    By element, it sees blocks of the rank of the tensor, cut at places that depend on memory, not
+    on the tensor; by row, blocks of whole rows along axis 0; by tensor, all of it.
 
     Attributes:
-        fn: From a block to a block of the same shape.
+        fn: From a block, and those of further tensors, to a block of the same shape.
         dtype: The dtype that it returns; that of the tensor if None.
+        granularity: What it has to see at a time.
+        shape: The shape of the result, where it sees all and gives something else.
     """
 
-    fn: Callable[[Any], Any]
+    fn: Callable[..., Any]
     dtype: str | None = None
+    granularity: Granularity = "element"
+    shape: tuple[int, ...] | None = None
     elementwise: ClassVar = False
     callable_kernel: ClassVar = True
-    uses_current: ClassVar = True
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The function itself: nobody knows what it does."""
+        return (self.label,)
+
+    @property
+    def aligned(self) -> bool:  # type: ignore[override]
+        """Whether it gives what has the shape that it gets."""
+        return self.shape is None
 
     @property
     def label(self) -> str:
         """Return ``map NAME``."""
         return f"map {getattr(self.fn, '__name__', type(self.fn).__name__)}"
 
-    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
         """Return the spec of the tensor, with the dtype that the function returns."""
-        working_dtype(inputs[0].dtype)
-        return TensorSpec(self.dtype or inputs[0].dtype, inputs[0].shape)
+        for spec in given:
+            working_dtype(spec.dtype)
+        first = given[0]
+        for spec in given[1:]:
+            if self.granularity != "tensor" and not broadcasts(spec.shape, first.shape):
+                msg = f"shape {list(spec.shape)} does not broadcast to {list(first.shape)}"
+                raise EditError(msg)
+        shape = first.shape if self.shape is None else self.shape
+        return TensorSpec(self.dtype or first.dtype, shape)
 
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+    def needs(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Need]:
+        """Yield all of every input, or the rows or blocks that lie where the box is."""
+        around = self._around(box, given[0].shape)
+        for number, spec in enumerate(given):
+            whole = self.granularity == "tensor"
+            yield Need(number, Box.whole(spec.shape) if whole else broadcast(spec.shape, around))
+
+    def _around(self, box: Box, shape: tuple[int, ...]) -> Box:
+        if self.granularity != "row" or not shape:
+            return box
+        return Box((box.start[0], *(0 for _ in shape[1:])), (box.shape[0], *shape[1:]))
+
+    def compute(
+        self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run
+    ) -> np.ndarray[Any, Any]:
+        """Run the function on the device; of more than the box, return the box."""
+        made = Blockwise.compute(self, box, given, get, run)
+        whole = self.output(given).shape
+        self.check(
+            made.shape, whole if self.granularity == "tensor" else self._around(box, whole).shape
+        )
+        if made.shape == box.shape:
+            return made
+        if self.granularity == "row":
+            return crop(made, (slice(None), *box.slices()[1:]))
+        return crop(made, box.slices())
+
+    def check(self, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        """Refuse a result of another shape: what is traced may not know its shape before.
+
+        Raises:
+            EditError: It has another one.
+        """
+        if found != expected:
+            msg = f"{self.label}: expected shape {list(expected)}, the function gave {list(found)}"
+            raise EditError(msg)
+
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
         """Call the function and check what it returns.
 
         Raises:
             EditError: The function returned another shape or dtype, or no array at all.
         """
         del ops
-        (value,) = inputs
-        result = self.fn(value)
-        given = TensorSpec(self.dtype or str(value.dtype.name), _shape(value))
+        result = self.fn(*given)
+        first = given[0]
+        shape = _shape(first) if self.shape is None else self.shape
+        wanted = TensorSpec(self.dtype or str(first.dtype.name), shape)
         if not (hasattr(result, "dtype") and hasattr(result, "shape")):
-            msg = f"{self.label}: expected {given}, the function returned {type(result).__name__}"
+            msg = f"{self.label}: expected {wanted}, the function returned {type(result).__name__}"
             raise EditError(msg)
-        found = TensorSpec(str(result.dtype.name), _shape(result))
-        if found.dtype != given.dtype or not _agree(found.shape, given.shape):
-            msg = f"{self.label}: expected {given}, the function returned {found}"
+        found = TensorSpec(str(getattr(result.dtype, "name", result.dtype)), _shape(result))
+        if found.dtype != wanted.dtype or not _agree(found.shape, wanted.shape):
+            msg = f"{self.label}: expected {wanted}, the function returned {found}"
             raise EditError(msg)
         return result
 
@@ -561,22 +388,37 @@ class Constant:
     payload: bytes | memoryview = b""
     elements: tuple[bytes, ...] = ()
     elementwise: ClassVar = False
+    aligned: ClassVar = False
+    granularity: ClassVar[Granularity] = "element"
     callable_kernel: ClassVar = False
     uses_current: ClassVar = False
+    inexact: ClassVar[tuple[str, ...]] = ()
 
     @property
     def label(self) -> str:
         """Return ``constant float32[3]``."""
         return f"constant {self.spec}"
 
-    def output(self, inputs: Sequence[TensorSpec]) -> TensorSpec:
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
         """Return the spec, whatever the inputs are."""
-        del inputs
+        del given
         return self.spec
 
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
-        """Return all values: the engine cuts ``payload`` where it needs less."""
-        del ops, inputs
+    def needs(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Need]:
+        """Need nothing."""
+        del box, given
+        return iter(())
+
+    def compute(
+        self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run
+    ) -> np.ndarray[Any, Any]:
+        """Return a box of the values."""
+        del given, get, run
+        return crop(self.array(), box.slices())
+
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
+        """Return all values."""
+        del ops, given
         return self.array()
 
     def array(self) -> np.ndarray[Any, Any]:

@@ -68,7 +68,7 @@ class Target:
     layout: Layout = field(default_factory=Layout)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Placement:
     """Where every stored run of a catalog goes: one item per tensor, or per piece of one.
 

@@ -152,6 +152,10 @@ class Region:
         at = self.items.index(...) if ... in self.items else len(given)
         return (*given[:at], *[slice(None)] * missing, *given[at:])
 
+    def __hash__(self) -> int:
+        """Hash the text: slices have no hash before Python 3.12."""
+        return hash(str(self))
+
     def __str__(self) -> str:
         """Return the region as it is written between brackets."""
         return "[" + ", ".join(map(_item_text, self.items)) + "]"

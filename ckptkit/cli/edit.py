@@ -98,6 +98,23 @@ def device_name(text: str) -> str:
     default="auto",
     help="auto, gpu, gpu:1, cpu or numpy.",
 )
+@click.option(
+    "--with",
+    "bound",
+    multiple=True,
+    metavar="NAME=PATH",
+    help='Another checkpoint, which edits read as t("NAME:tensor"); repeatable.',
+)
+@click.option(
+    "--allow-whole",
+    is_flag=True,
+    help="What has to see a whole tensor may take more than --memory.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse what may differ in the last bits between devices; see `ckptkit help language`.",
+)
 @click.option("--memory", type=size, metavar="SIZE", help="Staging memory; 256M by default.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that do the work.")
 @json_option
@@ -121,6 +138,7 @@ def command(
     shards: int | None,
     max_shard_size: int | None,
     rules: tuple[str, ...],
+    bound: tuple[str, ...],
     **running: Any,
 ) -> None:
     """Edit the checkpoint SRC: into DST, which must not exist yet, or --in-place.
@@ -140,22 +158,50 @@ def command(
         raise click.UsageError(msg)
     _check_flags(destination, how, compact=compact, keep_undo=keep_undo, resume=resume)
     with ckptkit.open(src) as checkpoint:
-        plan = checkpoint.edit(*statements).plan(
+        plan = checkpoint.edit(*statements, others=_bound(bound)).plan(
             destination,
             "copy" if compact else how,
             layout,
             keep_undo=keep_undo,
             break_links=break_links,
         )
+        if running["strict"]:
+            plan.check_exact()
         session.say(str(plan))
         report = None
         if not dry_run:
             with session.bar("writing") as bar, _executor(running["jobs"]) as executor:
                 limits = {} if running["memory"] is None else {"memory": running["memory"]}
-                report = plan.run(running["device"], executor, bar, **limits, resume=resume)
+                report = plan.run(
+                    running["device"],
+                    executor,
+                    bar,
+                    **limits,
+                    resume=resume,
+                    allow_whole=running["allow_whole"],
+                )
             session.say(_told(report))
     if session.json:
         session.emit({"plan": plan.to_dict(), "report": report.to_dict() if report else None})
+
+
+def _bound(given: tuple[str, ...]) -> dict[str, str]:
+    """Read ``NAME=PATH``.
+
+    Raises:
+        click.UsageError: It is not that, or a name is given twice.
+    """
+    bound: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path or ":" in name:
+            msg = f"--with {text!r}: expected NAME=PATH, such as donor=run2/model-1000"
+            raise click.UsageError(msg)
+        if name in bound:
+            msg = f"--with {name} is given twice"
+            raise click.UsageError(msg)
+        bound[name] = path
+    return bound
 
 
 def _destination(dst: str | None, *, in_place: bool) -> str | None:

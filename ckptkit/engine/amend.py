@@ -7,7 +7,7 @@ edit short, the checkpoint can be brought to the state before it or after it.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from ckptkit import _native
 from ckptkit.engine import preflight
+from ckptkit.engine.measure import measured
 from ckptkit.engine.patch import Piece, pieces
 from ckptkit.engine.run import Outcome, on_shift
 from ckptkit.errors import CkptError, EditError
@@ -308,7 +309,7 @@ def _append(job: _Amendment) -> Amended:
 def _patch(job: _Amendment, done: Begin | None = None) -> Amended:
     """Journal what changes, then change it, piece by piece."""
     plan, means = job.plan, job.means
-    with on_shift(plan.work, means) as shift:
+    with plan.naming(), on_shift(plan.work, means) as shift:
         if done is None:
             limit = piece_bytes(means.memory)
             if plan.entangled and plan.bytes_journal > limit:
@@ -328,8 +329,14 @@ def _patch(job: _Amendment, done: Begin | None = None) -> Amended:
                 raise EditError(msg)
             # It takes the place of the one that the edit was begun with.
             journal = Journal(job.disk, job.path, done)
+        byteorder = plan.after.columns.byteorder
+        begun = journal.begun
         try:
-            amended = _patch_pieces(job, journal, shift)
+            work, measuring = measured(plan.work, shift, means.memory, _ignore, whole=means.whole)
+            found = pieces(work, plan.placement, byteorder, shift, begun.piece, begun.done)
+            with closing(found):
+                amended = _patch_pieces(job, journal, shift, found)
+            amended.outcome.traffic.read += measuring.read
         except BaseException as error:
             job.back_out(journal, error)
             raise
@@ -337,15 +344,19 @@ def _patch(job: _Amendment, done: Begin | None = None) -> Amended:
     return amended
 
 
-def _patch_pieces(job: _Amendment, journal: Journal, shift: Shift) -> Amended:
+def _ignore(nbytes: int) -> None:
+    """Tell nobody: the journal is what a patch takes its time for."""
+
+
+def _patch_pieces(
+    job: _Amendment, journal: Journal, shift: Shift, found: Iterator[Piece]
+) -> Amended:
     plan, placement = job.plan, job.plan.placement
     begin = journal.begun
     sums, number = dict(begin.sums), begin.done
     traffic = Traffic()
-    byteorder = plan.after.columns.byteorder
     done, total = 0, plan.work.bytes_computed
     last = Piece()
-    found = pieces(plan.work, placement, byteorder, shift, begin.piece, begin.done)
     for piece in found:
         if last.patches:
             journal.add(PieceFrame(last.sums), _runs(job, last))

@@ -6,12 +6,18 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from ckptkit.region import Selection
+
+    Int64s = NDArray[np.int64]
 
 NEAR: Final = 64 << 10
 """Bytes that are read in one go even if few of them are wanted."""
@@ -46,6 +52,53 @@ def cut(box: Box, itemsize: int, limit: int) -> Iterator[Box]:
                 (*first, box.start[axis] + low, *box.start[axis + 1 :]),
                 (*(1 for _ in outer), high - low, *box.shape[axis + 1 :]),
             )
+
+
+def cut_rows(box: Box, itemsize: int, limit: int) -> Iterator[Box]:
+    """Cut a box along its first axis alone, into blocks of ``limit`` bytes or of one row."""
+    if not box.shape or not box.count:
+        yield from cut(box, itemsize, limit)
+        return
+    row = box.count // box.shape[0] * itemsize
+    yield from cut(box, itemsize, max(limit, row))
+
+
+def tiles(box: Box, axis: int, itemsize: int, limit: int) -> Iterator[Box]:
+    """Cut a box into tiles that are long along its last axis, and along another one.
+
+    What is turned around is contiguous before along one axis and afterwards along the other; a
+    tile goes some way along both, so that neither is read or written in crumbs.
+    """
+    if not box.count or axis == len(box.shape) - 1:
+        yield from cut(box, itemsize, limit)
+        return
+    room = max(limit // itemsize, 1)
+    edge = max(math.isqrt(room), 1)
+    sizes = [1] * len(box.shape)
+    for at in (-1, axis, -1, *reversed(range(len(sizes)))):
+        held = math.prod(sizes) // sizes[at]
+        most = edge if at == -1 and held == 1 else max(room // held, 1)
+        sizes[at] = max(sizes[at], min(box.shape[at], most))
+    for corner in itertools.product(
+        *(range(0, size, step) for size, step in zip(box.shape, sizes, strict=True))
+    ):
+        yield Box(
+            tuple(a + low for a, low in zip(box.start, corner, strict=True)),
+            tuple(
+                min(step, size - low)
+                for step, size, low in zip(sizes, box.shape, corner, strict=True)
+            ),
+        )
+
+
+def is_contiguous(box: Box, outer: Box) -> bool:
+    """Tell whether a box is one run of what it is a part of, in C order."""
+    whole = True
+    for size, held in zip(reversed(outer.shape), reversed(box.shape), strict=True):
+        if not whole and held > 1:
+            return False
+        whole = whole and held == size
+    return True
 
 
 def _indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -140,3 +193,32 @@ def _spans(
             offset + (start + at * step) * row,
             (*target, slice(at, at + 1)),
         )
+
+
+def runs_of(shape: tuple[int, ...], inside: Selection) -> tuple[int, Int64s]:
+    """Return a selection of an array in C order as runs: elements of each, and their starts.
+
+    Runs are as long as they can be; their starts rise.
+    """
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    first = sum(a * stride for a, stride in zip(inside.start, strides, strict=True))
+    starts = np.full(1, first, np.int64)
+    width, _, axis = runs_in(shape, inside)
+    for outer in range(axis):
+        along = np.arange(inside.count[outer], dtype=np.int64) * inside.step[outer]
+        starts = (starts[:, None] + along * strides[outer]).reshape(-1)
+    return width, starts
+
+
+def runs_in(shape: tuple[int, ...], inside: Selection) -> tuple[int, int, int]:
+    """Return elements of each run, their number, and the axes that the runs do not go along."""
+    width, axis = 1, len(shape)
+    while axis:
+        count = inside.count[axis - 1]
+        if count > 1 and inside.step[axis - 1] > 1:
+            break
+        axis -= 1
+        width *= count
+        if count < shape[axis]:
+            break
+    return width, math.prod(inside.count[:axis]), axis

@@ -297,7 +297,8 @@ def _planned(wish: Wish, target: Target, placement: Placement) -> Plan:
         journal,
         (*wish.stamps, *map(stamp, carried)),
         wish.writer,
-        wish.repeatable,
+        # A statistic of what is half changed would be another one.
+        wish.repeatable and not work.statistics,
         entangled=patches and entangled(wish.after),
         keep_undo=wish.keep_undo,
         break_links=wish.break_links,

@@ -140,10 +140,9 @@ def _unlike(a: Catalog, b: Catalog, at_a: Int64s, at_b: Int64s) -> Bools:
 
 def _plain(catalog: Catalog, at: Int64s) -> Bools:
     """Tell which tensors are one row of the columns, no more and no less."""
-    plain = np.ones(len(catalog), bool)
-    plain[[catalog.position(name) for name in catalog.changed]] = False
-    if catalog.columns.parts:
-        plain &= ~np.isin(np.asarray(catalog.rows, np.int64), list(catalog.columns.parts))
+    plain = catalog.plain()
+    if catalog.bulk is not None:
+        plain &= catalog.bulk.number < 0
     return plain[at]
 
 

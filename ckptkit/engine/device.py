@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import math
 import os
 import sys
 import threading
@@ -17,22 +18,26 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from ckptkit.engine.exact import uses
+from ckptkit.engine.program import Chain
 from ckptkit.engine.read import ALIGNMENT, aligned
 from ckptkit.errors import EditError
 from ckptkit.expressions import OPS, operations
-from ckptkit.kernels import Expression, Kernel, NumpyOps, numpy_dtype
-from ckptkit.model import DTYPES, Derived
+from ckptkit.kernels import Expression, MapFunction
+from ckptkit.lowering import NumpyOps, numpy_dtype
+from ckptkit.model import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from ckptkit.engine.program import Block
     from ckptkit.engine.work import Work
-    from ckptkit.model import Tensor
+    from ckptkit.kernels import Block
+    from ckptkit.model import TensorSpec
 
     Array = NDArray[Any]
+    Specs = tuple[tuple[str, tuple[int | None, ...]] | None, ...]
 
 DeviceName = str
 """``auto``, ``numpy``, ``cpu``, ``cpu:1``, ``gpu``, ``gpu:0``, ..."""
@@ -44,6 +49,14 @@ NumPy goes through memory once for every operation, TensorFlow on all cores at a
 operation is bound by files and memory, and NumPy is quicker; each further one cost it a tenth of
 a second more per GiB on 2 cores, and importing TensorFlow takes about 3 seconds.
 """
+
+TRACES_KEPT: Final = 256
+"""Traced built-in functions that are kept from run to run: TensorFlow lets go of none entirely."""
+
+_TRACED: Final[dict[tuple[Any, ...], Callable[..., Any]]] = {}
+"""Them, the one that was used last at the end."""
+
+_TRACING: Final = threading.Lock()
 
 _GPU_FILES: Final = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -82,7 +95,7 @@ def choose(name: DeviceName, work: Work) -> str | None:
     Raises:
         EditError: There is no such device, or it takes what is not installed.
     """
-    kernels = list(_kernels(work))
+    kernels = [kernel for kernel, _ in uses(work)]
     if not kernels:
         return None
     if name != "auto":
@@ -105,41 +118,21 @@ def choose(name: DeviceName, work: Work) -> str | None:
     return "cpu" if pays or any(kernel.callable_kernel for kernel in kernels) else "numpy"
 
 
-def _kernels(work: Work) -> Iterator[Kernel]:
-    for flat in work.flats:
-        yield from _chain_kernels(flat.chain.root)
-    for boxed in work.boxes:
-        yield from _tensor_kernels(boxed.tensor)
-    for region in work.regions:
-        for layer in region.layers:
-            yield layer.kernel
-            for other in layer.others:
-                yield from _tensor_kernels(other)
-
-
-def _chain_kernels(node: Any) -> Iterator[Kernel]:
-    if isinstance(node, tuple):
-        kernel, parents = node
-        yield kernel
-        for parent in parents:
-            yield from _chain_kernels(parent)
-
-
-def _tensor_kernels(tensor: Tensor) -> Iterator[Kernel]:
-    if isinstance(tensor.source, Derived):
-        yield tensor.source.kernel
-        for parent in tensor.source.parents:
-            yield from _tensor_kernels(parent)
-
-
 def device_from(name: DeviceName) -> Device:
     """Return a device by name.
 
     Raises:
         EditError: There is no such device, or TensorFlow is not installed.
     """
-    if name == "numpy":
-        return NumpyDevice()
+    return NumpyDevice() if name == "numpy" else TensorFlowDevice(name, logical_devices(name))
+
+
+def logical_devices(name: DeviceName) -> list[str]:
+    """Return what TensorFlow calls the devices that a name stands for: ``cpu`` for all of them.
+
+    Raises:
+        EditError: There is no such device, or TensorFlow is not installed.
+    """
     kind, colon, number = name.partition(":")
     if kind not in {"cpu", "gpu"} or bool(colon) != number.isdecimal():
         msg = f"unknown device {name!r}; there are auto, numpy, cpu, gpu, and gpu:1 and so on"
@@ -151,7 +144,7 @@ def device_from(name: DeviceName) -> Device:
     if not found:
         msg = f"TensorFlow sees no device {name!r}"
         raise EditError(msg)
-    return TensorFlowDevice(name, found)
+    return found
 
 
 def import_tensorflow() -> Any:
@@ -208,9 +201,12 @@ class TensorFlowOps:
             "isnan": math.is_nan,
             "isinf": math.is_inf,
             "isfinite": math.is_finite,
+            "matmul": tf.linalg.matmul,
         }
         self._functions: dict[str, Callable[..., Any]] = {
-            op: named.get(op) or getattr(math, op) for op in OPS if op in named or hasattr(math, op)
+            op: named.get(op) or getattr(math, op)
+            for op in (*OPS, "matmul")
+            if op in named or hasattr(math, op)
         }
 
     def call(self, op: str, args: Sequence[Any]) -> Any:
@@ -230,7 +226,9 @@ class TensorFlowDevice:
     """TensorFlow's devices of one kind; every thread keeps to one of them.
 
     A function is traced once for each set of dtypes and ranks: shapes are left open, so that the
-    last chunk of a tensor, shorter than the others, does not trace again.
+    last chunk of a tensor, shorter than the others, does not trace again. Only one that sees whole
+    tensors is told their shapes. What is too much for the memory of a GPU is computed in halves,
+    and from then on not tried again at that size.
     """
 
     def __init__(self, name: str, devices: Sequence[str]) -> None:
@@ -239,18 +237,77 @@ class TensorFlowDevice:
         self._tf = import_tensorflow()
         self._ops = TensorFlowOps(self._tf)
         self._devices = devices
-        self._next = itertools.count()
+        # Processes of a pool, of which each has a thread or two, do not all begin with the first.
+        self._next = itertools.count(os.getpid())
         self._local = threading.local()
         self._lock = threading.Lock()
         self._traced: dict[tuple[Any, ...], Any] = {}
+        self._most: dict[tuple[Any, ...], int] = {}
         self.traces = 0
 
     def run(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Array:
-        """Run a function on this thread's device."""
+        """Run a function on this thread's device, in parts if its memory does not suffice.
+
+        Raises:
+            EditError: The function gives something else than it said, or takes more memory than
+                there is and cannot be cut.
+        """
+        made = self._attempt(function, inputs, dtype)
+        if made is None:
+            out = np.empty(_shape(inputs), numpy_dtype(dtype))
+            self._run_halves(function, inputs, out, dtype)
+            return out
+        return made
+
+    def _run_halves(
+        self, function: Block, inputs: Sequence[Array | None], out: Array, dtype: str
+    ) -> None:
+        for part, place in _halves(inputs, out):
+            made = self._attempt(function, part, dtype)
+            if made is None:
+                self._run_halves(function, part, place, dtype)
+            else:
+                place[...] = made
+
+    def _attempt(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Array | None:
+        """Return what a function gives; None where it takes more memory than the device has."""
+        specs = tuple(
+            None if part is None else (part.dtype.name, _sizes(function, part.shape))
+            for part in inputs
+        )
+        key = (_Same(function), specs, dtype)
+        shape = _shape(inputs) if _may_be_cut(function) else ()
+        size = math.prod(shape)
+        if size > self._most.get(key, size):
+            return None
+        try:
+            return self._run_whole(function, inputs, dtype, key)
+        except self._tf.errors.ResourceExhaustedError as error:
+            if size <= 1 or not _can_be_cut(function, shape):
+                label = getattr(function, "label", "a chain of operations")
+                given = ", ".join(str(list(part.shape)) for part in inputs if part is not None)
+                msg = (
+                    f"device {self.name}: the memory does not suffice for {label} on {given}, which"
+                    " cannot be computed in smaller parts: give less --memory, which makes chunks"
+                    " smaller, or --device cpu"
+                )
+                raise EditError(msg) from error
+        # Outside of the handler: the error holds the tensors that are in the way.
+        with self._lock:
+            self._most[key] = min(self._most.get(key, size), (size + 1) // 2)
+        return None
+
+    def _run_whole(
+        self,
+        function: Block,
+        inputs: Sequence[Array | None],
+        dtype: str,
+        key: tuple[Any, ...],
+    ) -> Array:
         present = [part for part in inputs if part is not None]
         if not all(_goes_in(part.dtype.name) for part in present) or not _goes_in(dtype):
             return self._run_narrow(function, inputs, dtype)
-        traced = self._trace(function, inputs, dtype)
+        traced = self._trace(function, key)
         tf = self._tf
         tensors = []
         for part in present:
@@ -276,22 +333,35 @@ class TensorFlowDevice:
             self._local.device = found
         return found
 
-    def _trace(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Any:
-        specs = tuple(None if part is None else (part.dtype.name, part.ndim) for part in inputs)
-        key = (_Same(function), specs, dtype)
-        with self._lock:
-            found = self._traced.get(key)
-            if found is None:
-                found = self._traced[key] = self._traceable(function, specs, dtype)
-        return found
+    def trace(self, function: Block, given: Sequence[TensorSpec], dtype: str) -> None:
+        """Trace a function and run it on nothing.
 
-    def _traceable(
-        self, function: Block, specs: tuple[tuple[str, int] | None, ...], dtype: str
-    ) -> Any:
+        Raises:
+            EditError: It gives something else than it said, as far as tracing tells.
+        """
+        if all(_goes_in(spec.dtype) for spec in given) and _goes_in(dtype):
+            specs = tuple((spec.dtype, _sizes(function, spec.shape)) for spec in given)
+            self._trace(function, (_Same(function), specs, dtype))
+
+    def _trace(self, function: Block, key: tuple[Any, ...]) -> Any:
+        _, specs, dtype = key
+        if getattr(function, "callable_kernel", False):
+            with self._lock:
+                if key not in self._traced:
+                    self._traced[key] = self._concrete(function, specs, dtype)
+                return self._traced[key]
+        with _TRACING:
+            call = _TRACED.pop(key, None) or self._as_written(function, specs, dtype)
+            _TRACED[key] = call
+            if len(_TRACED) > TRACES_KEPT:
+                del _TRACED[next(iter(_TRACED))]
+        return call
+
+    def _concrete(self, function: Block, specs: Specs, dtype: str) -> Any:
         tf = self._tf
         signature = [
-            tf.TensorSpec([None] * rank, _carrier(name).name)
-            for name, rank in (spec for spec in specs if spec is not None)
+            tf.TensorSpec(sizes, _carrier(name).name)
+            for name, sizes in (spec for spec in specs if spec is not None)
         ]
 
         def traced(*carried: Any) -> Any:
@@ -308,6 +378,27 @@ class TensorFlowDevice:
         return tf.function(
             traced, input_signature=signature, autograph=False
         ).get_concrete_function()
+
+    def _as_written(self, function: Block, specs: Specs, dtype: str) -> Callable[..., Any]:
+        """Trace a function that is to give the bits of NumPy.
+
+        One that is called itself is first made faster: ``x / 3`` becomes ``x * (1 / 3)``.
+        """
+        tf, concrete = self._tf, self._concrete(function, specs, dtype)
+        gives = [output.dtype for output in concrete.outputs]
+        config = tf.compat.v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        plain = config.SerializeToString()
+
+        def call(*carried: Any) -> Any:
+            return tf.raw_ops.StatefulPartitionedCall(
+                args=[*carried, *concrete.captured_inputs],
+                Tout=gives,
+                f=concrete,
+                config_proto=plain,
+            )[0]
+
+        return call
 
 
 class _Same:
@@ -332,6 +423,48 @@ class _Same:
         if not isinstance(other, _Same) or self._function is other._function:
             return isinstance(other, _Same)
         return None not in {self._hash, other._hash} and self._function == other._function
+
+
+def _may_be_cut(function: Block) -> bool:
+    """Tell whether the parts of a result are what a function gives for parts of its inputs."""
+    if isinstance(function, MapFunction):
+        return function.granularity != "tensor"
+    return isinstance(function, Chain) or bool(getattr(function, "elementwise", False))
+
+
+def _can_be_cut(function: Block, shape: tuple[int, ...]) -> bool:
+    """Tell whether there is a place to cut: rows stay whole for a function that wants them so."""
+    rows = isinstance(function, MapFunction) and function.granularity == "row"
+    return shape[0] > 1 if rows else True
+
+
+def _shape(inputs: Sequence[Array | None]) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(part.shape for part in inputs if part is not None))
+
+
+def _halves(
+    inputs: Sequence[Array | None], out: Array
+) -> Iterator[tuple[list[Array | None], Array]]:
+    """Cut blocks, and the place of their result, along the first axis that can be cut.
+
+    An input that is broadcast along this axis goes into both halves as it is.
+    """
+    axis = next(axis for axis, length in enumerate(out.shape) if length > 1)
+    length, behind = out.shape[axis], out.ndim - axis
+    for half in (slice(0, (length + 1) // 2), slice((length + 1) // 2, length)):
+        parts = [
+            part
+            if part is None or part.ndim < behind or part.shape[-behind] == 1
+            else part[(..., half, *(slice(None),) * (behind - 1))]
+            for part in inputs
+        ]
+        yield parts, out[(..., half, *(slice(None),) * (behind - 1))]
+
+
+def _sizes(function: Block, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """Return the sizes that a function is traced for; those of blocks are left open."""
+    whole = getattr(function, "granularity", "element") == "tensor"
+    return shape if whole else (None,) * len(shape)
 
 
 def _goes_in(dtype: str) -> bool:

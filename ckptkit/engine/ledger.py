@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ckptkit.engine.flats import Flat
     from ckptkit.engine.steps import Done
-    from ckptkit.engine.work import Boxed, Flat
+    from ckptkit.engine.work import Boxed
     from ckptkit.model import Piece
-    from ckptkit.placement import Placement
+    from ckptkit.placement import Int64s, Placement
 
 Part = tuple[int, int, int]
 """Where a summed range begins in its piece, its checksum, and its length in bytes."""
@@ -33,6 +34,16 @@ def _joined(parts: list[Part]) -> int:
     total = 0
     for _, crc, length in sorted(parts):
         total = _native.crc32c_combine(total, crc, length)
+    return total
+
+
+def zeros(length: int) -> int:
+    """Return the checksum of that many bytes of zeros, on which tiles work like changes."""
+    total, power, size = 0, _native.crc32c(b"\0"), 1
+    while size <= length:
+        if length & size:
+            total = _native.crc32c_combine(total, power, size)
+        power, size = _native.crc32c_combine(power, power, size), 2 * size
     return total
 
 
@@ -77,11 +88,13 @@ class Ledger:
         for item, parts in self._items.items():
             self.checksums[item] = _joined(parts)
         for boxed, parts in self._collected:
-            if not boxed.patched:
+            if not boxed.patched and not boxed.tiled:
                 self.checksums[boxed.item] = _joined(parts)
                 continue
             stored = boxed.base.checksum if boxed.base is not None else None
             total = stored.value if stored is not None else 0
+            if boxed.tiled:
+                total = zeros(boxed.box.count * boxed.tensor.spec.itemsize)
             for _, delta, _ in parts:
                 total ^= delta
             self.checksums[boxed.item] = total
@@ -94,38 +107,48 @@ class FlatSums:
         """Take sums of a flat into a ledger."""
         self._flat = flat
         self._ledger = ledger
-        self._starts = np.concatenate([[0], flat.ends[:-1]])
+        self._starts = flat.starts
         self._inputs: dict[tuple[int, int], list[Part]] = {}
 
-    def taker(self, low: int, start: int, cuts: tuple[int, ...]) -> Callable[[Done], None]:
+    def taker(self, low: int, start: int, cuts: Int64s) -> Callable[[Done], None]:
         """Return what takes the result of a step that begins in a tensor at an element."""
 
         def take(done: Done) -> None:
-            begin = start
-            for at, cut in enumerate(cuts):
-                count = start + cut - begin
-                self._one(low + at, begin, count, done, at)
-                begin = start + cut
+            flat, high = self._flat, low + len(cuts)
+            # Only the first and the last tensor of a step can be in others as well.
+            first = low + int(self._starts[low] < start)
+            stop = start + int(cuts[-1])
+            last = high - int(flat.ends[high - 1] > stop)
+            if first < last:
+                self._whole(first, last, done, first - low)
+            for at in sorted({low, high - 1} - {*range(first, last)}):
+                begin, end = max(start, int(self._starts[at])), min(stop, int(flat.ends[at]))
+                self._part(at, begin, end - begin, done, at - low)
 
         return take
 
-    def _one(self, at: int, begin: int, count: int, done: Done, number: int) -> None:
-        flat, first = self._flat, int(self._starts[at])
-        whole = begin == first and begin + count == flat.ends[at]
-        if whole:
-            self._ledger.checksums[flat.first + at] = done.sums[number]
-        else:
-            item = flat.spec.itemsize
-            part = ((begin - first) * item, done.sums[number], count * item)
-            self._ledger.item(flat.first + at).append(part)
-        for which, (run, sums) in enumerate(zip(flat.inputs, done.input_sums, strict=True)):
-            leaf = run[at]
-            if whole:
-                check_sum(flat.names[at], leaf.piece, sums[number])
+    def _whole(self, first: int, last: int, done: Done, number: int) -> None:
+        """Take the sums of tensors that lie in a step as a whole."""
+        flat, these = self._flat, slice(number, number + last - first)
+        self._ledger.checksums[flat.first + first : flat.first + last] = done.sums[these]
+        for inputs, found in zip(flat.inputs, done.input_sums, strict=True):
+            if inputs.sums is None:
                 continue
+            differs = np.asarray(found[these], np.uint32) != inputs.sums[first:last]
+            for at in np.flatnonzero(differs)[:1].tolist():
+                piece = flat.piece(inputs, first + at)
+                check_sum(flat.name(first + at), piece, int(found[number + at]))
+
+    def _part(self, at: int, begin: int, count: int, done: Done, number: int) -> None:
+        """Take the sums of a part of a tensor."""
+        flat, first = self._flat, int(self._starts[at])
+        item = flat.spec.itemsize
+        part = ((begin - first) * item, int(done.sums[number]), count * item)
+        self._ledger.item(flat.first + at).append(part)
+        for which, (inputs, sums) in enumerate(zip(flat.inputs, done.input_sums, strict=True)):
             parts = self._inputs.get((which, at))
             if parts is None:
-                parts = self._ledger.expect(flat.names[at], leaf.piece)
+                parts = self._ledger.expect(flat.name(at), flat.piece(inputs, at))
                 self._inputs[which, at] = parts
-            item = leaf.piece.extent.length // (int(flat.ends[at]) - first)
-            parts.append(((begin - first) * item, sums[number], count * item))
+            width = inputs.spec.itemsize
+            parts.append(((begin - first) * width, int(sums[number]), count * width))

@@ -9,16 +9,18 @@ from __future__ import annotations
 import copy
 import os
 from collections import deque
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from ckptkit import _native
+from ckptkit.bulk import as_int64s
 from ckptkit.engine.ledger import Ledger
+from ckptkit.engine.program import is_aligned, is_measured
 from ckptkit.engine.queue import Queue
 from ckptkit.engine.read import check as check_sum
-from ckptkit.engine.run import perform
 from ckptkit.engine.steps import Done, SumStep
 from ckptkit.engine.strided import OFFSET, Strided, read_old
 from ckptkit.engine.work import Check
@@ -26,7 +28,7 @@ from ckptkit.errors import EditError
 from ckptkit.model import Derived, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterator, Sequence
+    from collections.abc import Buffer, Generator, Iterator, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -176,6 +178,11 @@ class _CapturedFile:
     def write(self, values: Buffer, offset: int) -> None:
         self._capture.take(self._path, offset, values)
 
+    def write_runs(self, width: int, offsets: Sequence[int], joined: Buffer) -> None:
+        values = memoryview(joined).cast("B")
+        for at, offset in enumerate(offsets):
+            self.write(values[at * width : (at + 1) * width], offset)
+
 
 def _whole(sources: Sources, path: str, offset: int, values: Buffer) -> Patch:
     new = bytes(values)
@@ -188,7 +195,7 @@ def _whole(sources: Sources, path: str, offset: int, values: Buffer) -> Patch:
 
 def pieces(
     work: Work, placement: Placement, byteorder: str, shift: Shift, limit: int, skip: int = 0
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """Yield all that changes, in pieces of about ``limit`` bytes of a journal, in a fixed order.
 
     Args:
@@ -246,13 +253,14 @@ def _results(
             if len(running) >= shift.window:
                 first, future = running.popleft()
                 yield first, future.result()
-            running.append((number, shift.pool.submit(perform, shift.settings, step)))
+            running.append((number, shift.submit(step)))
         while running:
             first, future = running.popleft()
             yield first, future.result()
     finally:
-        for _, future in running:
-            future.cancel()
+        # Files and memory are taken away from under what still runs as soon as this is over. What
+        # a pool that is shut down has cancelled is never done, and not waited for.
+        wait([future for _, future in running if not future.cancel()])
 
 
 def _steps(work: Work, placement: Placement, byteorder: str, chunk: int) -> Iterator[PatchStep]:
@@ -272,12 +280,12 @@ def _only_read(work: Work, placement: Placement) -> Iterator[Check]:
     """Yield the pieces that chains read elsewhere than where their result goes."""
     for flat in work.flats:
         path = placement.files[flat.shard]
-        for run in flat.inputs:
-            for at, leaf in enumerate(run):
-                extent = leaf.piece.extent
-                own = extent.offset == placement.offset[flat.first + at]
-                if not own or os.path.abspath(extent.path) != path:
-                    yield Check(flat.names[at], leaf.piece)
+        places = placement.offset[flat.first : flat.first + len(flat)]
+        for inputs in flat.inputs:
+            elsewhere = inputs.offset + flat.starts * inputs.spec.itemsize != places
+            elsewhere |= os.path.abspath(inputs.path) != path
+            for at in np.flatnonzero(elsewhere).tolist():
+                yield Check(flat.name(at), flat.piece(inputs, at))
 
 
 def _check_inputs(checks: Sequence[Check], shift: Shift) -> None:
@@ -287,7 +295,7 @@ def _check_inputs(checks: Sequence[Check], shift: Shift) -> None:
         for start in range(0, extent.length, shift.chunk):
             length = min(shift.chunk, extent.length - start)
             step = SumStep(extent.path, extent.offset + start, length)
-            done: Done = shift.pool.submit(perform, shift.settings, step).result()
+            done: Done = shift.submit(step).result()
             found = _native.crc32c_combine(found, done.input_sums[0][0], length)
         check_sum(check.name, check.piece, found)
 
@@ -354,17 +362,21 @@ def check_apart(placement: Placement, names: Catalog) -> None:
 
 def entangled(after: Catalog) -> bool:
     """Tell whether a tensor that changes is computed from another one that does."""
-    changed = {
+    # What recipes derive reads nothing else than what it replaces.
+    foreign = {
         (piece.extent.path, piece.extent.offset)
-        for name, row in ((name, after.row(name)) for name in after.changed)
-        if row >= 0
-        for piece in _pieces_of(after.columns.tensor(row))
-    }
-    return any(
-        (piece.extent.path, piece.extent.offset) in changed
-        for tensor in after.changed.values()
+        for tensor in after.single.values()
         for leaf in _foreign(tensor)
         for piece in _pieces_of(leaf)
+    }
+    if not foreign:
+        return False
+    rows = as_int64s(after.rows)[after.changed_at()].tolist()
+    return any(
+        (piece.extent.path, piece.extent.offset) in foreign
+        for row in rows
+        if row >= 0
+        for piece in _pieces_of(after.columns.tensor(row))
     )
 
 
@@ -374,19 +386,24 @@ def _pieces_of(tensor: Tensor) -> Iterator[Any]:
 
 
 def _foreign(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the stored tensors that are read elsewhere than where the result goes."""
+    """Yield the stored tensors that are read elsewhere than where the result goes.
+
+    Statistics count for nothing here: they are measured before the first byte changes.
+    """
     current = tensor
     while isinstance(current.source, Derived):
-        for parent in current.source.parents[1:]:
+        source = current.source
+        aligned = source.region is not None or is_aligned(current)
+        for parent in source.parents[1:] if aligned else source.parents:
             yield from _leaves(parent)
-        if not current.source.parents:
+        if not source.parents or not aligned:
             return
-        current = current.source.parents[0]
+        current = source.parents[0]
 
 
 def _leaves(tensor: Tensor) -> Iterator[Tensor]:
     if isinstance(tensor.source, Stored):
         yield tensor
-        return
-    for parent in tensor.source.parents:
-        yield from _leaves(parent)
+    elif not is_measured(tensor):
+        for parent in tensor.source.parents:
+            yield from _leaves(parent)

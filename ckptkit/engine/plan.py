@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptkit.engine import preflight
 from ckptkit.engine.amend import KEPT, amend, piece_bytes
 from ckptkit.engine.create import create
+from ckptkit.engine.exact import check_exact
+from ckptkit.engine.rehearsal import rehearsed
 from ckptkit.engine.run import MEMORY, Means, run_work
+from ckptkit.engine.stages import Stage, stages_of
 from ckptkit.errors import ConflictError, CorruptError, EditError
 from ckptkit.model import Derived
 from ckptkit.storage.disk import Disk, stamp
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
     from ckptkit.storage.disk import Stamp
 
     Progress = Callable[[int, int], None]
+
+STAGES: Final = 12
+"""Stages that a plan lists before it counts the rest."""
 
 _WHERE: Final = {True: "in place", False: "to"}
 
@@ -65,7 +73,7 @@ class Report:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """An edit, ready to run: what will be read, computed, carried over and written, in bytes.
 
@@ -120,10 +128,17 @@ class Plan:
         """The way of writing."""
         return self.target.how
 
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What is done to values, edits of one tensor as the one chain that they run as."""
+        return stages_of(self.work)
+
     @property
     def tensors_changed(self) -> int:
         """How many tensors get values that they did not have."""
-        return sum(isinstance(tensor.source, Derived) for tensor in self.after.changed.values())
+        after = self.after
+        single = sum(isinstance(tensor.source, Derived) for tensor in after.single.values())
+        return single + (after.bulk.count if after.bulk is not None else 0)
 
     @property
     def largest_file(self) -> int:
@@ -171,6 +186,9 @@ class Plan:
                 "compute": len(self.work.flats) + len(self.work.boxes) + len(self.work.regions),
                 "check": len(self.work.checks),
             },
+            "passes": self.work.passes,
+            "bytes_whole": self.work.peak,
+            "stages": [stage.to_dict() for stage in self.stages],
             "notes": list(self.notes),
         }
 
@@ -198,9 +216,20 @@ class Plan:
                 for label, key in figures
                 if given[key] or key not in optional
             ),
+            *(f"  {stage}" for stage in self.stages[:STAGES]),
+            *_more(len(self.stages) - STAGES),
+            *_whole(self.work.peak),
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(rows)
+
+    def check_exact(self) -> None:
+        """Refuse the plan if its result depends on the device in the last bits.
+
+        Raises:
+            EditError: It does, by operations that the error names, or by functions of the user.
+        """
+        check_exact(self.work)
 
     def run(
         self,
@@ -211,6 +240,8 @@ class Plan:
         disk: Disk | None = None,
         *,
         resume: bool = False,
+        allow_whole: bool = False,
+        strict: bool = False,
     ) -> Report:
         """Make the result. It is there when it is whole and durable, or not at all.
 
@@ -222,6 +253,10 @@ class Plan:
             disk: The file system; tests put another one here.
             resume: Go on where an interrupted run of this plan stopped, and keep what this one
                 did if it is interrupted. Only for a new destination.
+            allow_whole: What has to see a whole tensor, or much of it, may take more memory than
+                that.
+            strict: Refuse what does not give the same bits on every device; see
+                :meth:`check_exact`.
 
         Raises:
             ConflictError: A source changed since it was planned, the destination appeared, or
@@ -232,12 +267,16 @@ class Plan:
             OSError: The file system refuses, for want of space for one thing.
         """
         began = time.perf_counter()
-        means = Means(device, executor, progress, memory, disk or Disk())
-        if self.target.in_place and self.source is not None:
-            if resume:
-                msg = "an edit in place is not resumed but recovered: ckptkit recover"
-                raise EditError(msg)
-            done = amend(self, self.source, means)
+        if strict:
+            self.check_exact()
+        means = Means(device, executor, progress, memory, disk or Disk(), whole=allow_whole)
+        in_place = self.source if self.target.in_place else None
+        if in_place is not None and resume:
+            msg = "an edit in place is not resumed but recovered: ckptkit recover"
+            raise EditError(msg)
+        means = rehearsed(self.work, means)
+        if in_place is not None:
+            done = amend(self, in_place, means)
             outcome, written, journal = done.outcome, done.written, done.journalled
             reused, resumed = outcome.traffic.copied, 0
         else:
@@ -264,7 +303,7 @@ class Plan:
         Raises:
             CorruptError: A tensor that is read does not match its checksum.
         """
-        try:
+        with self.naming():
             return run_work(
                 self.work,
                 self.placement,
@@ -274,11 +313,23 @@ class Plan:
                 means=means,
                 receipts=receipts,
             )
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Have errors say which tensor is damaged: steps know what they compute, not from what."""
+        try:
+            yield
         except CorruptError as error:
-            # Steps know what they compute; what is damaged may be another tensor they read.
-            owner = self.before.owner(error.path or "", error.offset or 0)
-            error.tensor = owner or error.tensor
+            error.tensor = self._owner(error.path or "", error.offset or 0) or error.tensor
             raise
+
+    def _owner(self, path: str, offset: int) -> str | None:
+        """Return the name by which an edit knows the tensor that has a byte."""
+        found = self.before.owner(path, offset)
+        for bound, other in self.after.others.items():
+            name = None if found else other.owner(path, offset)
+            found = f"{bound}:{name}" if name else found
+        return found
 
     def _algorithms(self) -> Iterator[tuple[int, tuple[Algorithm, int]]]:
         for item in self.placement.payloads:
@@ -305,6 +356,16 @@ class Plan:
             if found != known:
                 msg = "the file changed since the checkpoint was opened; open it again"
                 raise ConflictError(msg, path=known.path)
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > 0:
+        yield f"  and {_many(count, 'stage')} more"
+
+
+def _whole(nbytes: int) -> Iterator[str]:
+    if nbytes:
+        yield f"  {'memory':<9}{nbytes:>20,} bytes for what has to be seen whole"
 
 
 def _many(number: int, noun: str) -> str:

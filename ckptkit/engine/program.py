@@ -8,35 +8,38 @@ Everything else (regions, broadcasting, kernels that see the tensor's axes) goes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from ckptkit.engine.blocks import spans
+from ckptkit.engine.blocks import cut, cut_rows, spans, tiles
 from ckptkit.engine.read import CHUNK
-from ckptkit.kernels import Constant
+from ckptkit.kernels import Constant, broadcast
 from ckptkit.model import Derived, Stored, Tensor
 from ckptkit.region import Box, Selection
+from ckptkit.statistics import Moments, Statistic
+from ckptkit.views import View, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from ckptkit.kernels import Kernel, Ops
+    from ckptkit.bulk import Recipe
+    from ckptkit.kernels import Kernel, Run
+    from ckptkit.lowering import Ops
     from ckptkit.model import Piece
 
     Array = NDArray[Any]
 
+BLOCK: Final = 4 << 20
+"""Bytes of a block that is computed box by box.
+
+It is the same on every machine: what statistics and products round depends on it.
+"""
+
 Node = int | tuple["Kernel", tuple["Node | None", ...]]
 """The number of an input, or a kernel and the nodes of its inputs (None: not used)."""
-
-
-class Block(Protocol):
-    """What a device runs: a function of blocks. Kernels are such, and chains of kernels."""
-
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
-        """Compute a block."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class Chain:
     dtypes: tuple[str, ...]
     dtype: str
 
-    def block(self, ops: Ops, inputs: Sequence[Any]) -> Any:
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
         """Compute a run of elements from the same run of every input."""
-        return _run(self.root, ops, inputs)
+        return _run(self.root, ops, given)
 
 
 def _run(node: Node | None, ops: Ops, inputs: Sequence[Any]) -> Any:
@@ -86,11 +89,25 @@ class Chains:
         if root is None or isinstance(root, int):
             return None
         dtypes = tuple(leaf.dtype for leaf in leaves)
-        key = (_identity(root), dtypes, tensor.spec.dtype)
+        return self._same(root, dtypes, tensor.spec.dtype), tuple(leaves)
+
+    def of_recipe(self, recipe: Recipe) -> Chain:
+        """Return the chain that computes what a recipe makes of a stored tensor."""
+        root: Node | None = 0
+        for kernel, _ in recipe.steps:
+            root = kernel, (root if uses(kernel, 0) else None,)
+        if root is None or isinstance(root, int):
+            msg = "a recipe without a step derives nothing"
+            raise AssertionError(msg)
+        reads_row = all(uses(kernel, 0) for kernel, _ in recipe.steps)
+        return self._same(root, (recipe.takes,) if reads_row else (), recipe.gives)
+
+    def _same(self, root: Node, dtypes: tuple[str, ...], dtype: str) -> Chain:
+        key = (_identity(root), dtypes, dtype)
         chain = self._known.get(key)
         if chain is None:
-            chain = self._known[key] = Chain(root, dtypes, tensor.spec.dtype)
-        return chain, tuple(leaves)
+            chain = self._known[key] = Chain(root, dtypes, dtype)
+        return chain
 
 
 def _identity(node: Node | None) -> Any:
@@ -125,34 +142,20 @@ def uses(kernel: Kernel, number: int) -> bool:
     return number > 0 or kernel.uses_current
 
 
-class Needs(Protocol):
+class Read(Protocol):
     """Hands over the values of a stored tensor."""
 
     def __call__(self, tensor: Tensor, box: Box) -> Array:
         """Return a box of the tensor, as an array that the caller may change."""
 
 
-class Runs(Protocol):
-    """Runs a block function on some device."""
-
-    def __call__(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Array:
-        """Return what the function gives for host arrays, as a host array of a dtype."""
-
-
-def evaluate(tensor: Tensor, box: Box, read: Needs, run: Runs) -> Array:
+def evaluate(tensor: Tensor, box: Box, read: Read, run: Run) -> Array:
     """Return a box of a tensor, computed where it has to be, as an array that may be changed."""
     source = tensor.source
     if isinstance(source, Stored):
         return read(tensor, box)
-    kernel = source.kernel
-    if isinstance(kernel, Constant):
-        return np.array(kernel.array()[box.slices()])
     if source.region is None:
-        inputs = [
-            evaluate(parent, at, read, run) if at is not None else None
-            for parent, at in _inputs(source, box)
-        ]
-        return _filled(run(kernel, inputs, tensor.spec.dtype), box.shape)
+        return _filled(_computed(tensor, source, box, read, run), box.shape)
     base = evaluate(source.parents[0], box, read, run)
     selection = source.region.resolve(tensor.spec.shape)
     inside = selection.within(box)
@@ -160,13 +163,50 @@ def evaluate(tensor: Tensor, box: Box, read: Needs, run: Runs) -> Array:
         return base
     # The ellipsis makes a view, also where integers pick a single element.
     part = base[(*inside.index(), ...)]
-    current = np.asarray(part, order="C") if uses(kernel, 0) else None
+    current = np.asarray(part, order="C") if uses(source.kernel, 0) else None
     others = [
         evaluate(parent, at, read, run)
         for parent, at in _region_inputs(source, selection, inside, box)
     ]
-    part[...] = run(kernel, [current, *others], tensor.spec.dtype)
+    part[...] = run(source.kernel, [current, *others], tensor.spec.dtype)
     return base
+
+
+def _computed(tensor: Tensor, source: Derived, box: Box, read: Read, run: Run) -> Array:
+    kernel = source.kernel
+    if kernel.elementwise:
+        chain, inputs = fused(tensor, box)
+        return run(chain, [evaluate(part, at, read, run) for part, at in inputs], chain.dtype)
+    given = [parent.spec for parent in source.parents]
+
+    def get(number: int, at: Box) -> Array:
+        return evaluate(source.parents[number], at, read, run)
+
+    return kernel.compute(box, given, get, run)
+
+
+def fused(tensor: Tensor, box: Box) -> tuple[Chain, list[tuple[Tensor, Box]]]:
+    """Return all elementwise kernels that end in a tensor as one function, and what it takes."""
+    inputs: list[tuple[Tensor, Box]] = []
+    root = _fuse(tensor, box, inputs)
+    return Chain(root, tuple(part.spec.dtype for part, _ in inputs), tensor.spec.dtype), inputs
+
+
+def _fuse(tensor: Tensor, box: Box, inputs: list[tuple[Tensor, Box]]) -> Node:
+    source = tensor.source
+    if isinstance(source, Stored) or source.region is not None or not source.kernel.elementwise:
+        for number, (part, at) in enumerate(inputs):
+            if part is tensor and at == box:
+                return number
+        inputs.append((tensor, box))
+        return len(inputs) - 1
+    nodes = (
+        _fuse(parent, broadcast(parent.spec.shape, box), inputs)
+        if uses(source.kernel, number)
+        else None
+        for number, parent in enumerate(source.parents)
+    )
+    return source.kernel, tuple(nodes)
 
 
 def reads(tensor: Tensor, box: Box) -> Iterator[tuple[Tensor, Box]]:
@@ -175,12 +215,12 @@ def reads(tensor: Tensor, box: Box) -> Iterator[tuple[Tensor, Box]]:
     if isinstance(source, Stored):
         yield tensor, box
         return
-    if isinstance(source.kernel, Constant):
-        return
     if source.region is None:
-        for parent, at in _inputs(source, box):
-            if at is not None:
-                yield from reads(parent, at)
+        if is_measured(tensor):
+            return
+        given = [parent.spec for parent in source.parents]
+        for number, at in source.kernel.needs(box, given):
+            yield from reads(source.parents[number], at)
         return
     yield from reads(source.parents[0], box)
     selection = source.region.resolve(tensor.spec.shape)
@@ -188,6 +228,59 @@ def reads(tensor: Tensor, box: Box) -> Iterator[tuple[Tensor, Box]]:
     if inside is not None:
         for parent, at in _region_inputs(source, selection, inside, box):
             yield from reads(parent, at)
+
+
+def is_measured(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a statistic that takes passes of its own, before all else."""
+    source = tensor.source
+    if isinstance(source, Stored) or not isinstance(source.kernel, Statistic):
+        return False
+    row = source.kernel.row(source.parents[0].spec) if isinstance(source.kernel, Moments) else None
+    return row is None or row > BLOCK
+
+
+def derivations(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield all derived tensors that a tensor is computed from, itself included, inner ones last.
+
+    Statistics that are measured before are yielded; what they are computed from is not.
+    """
+    if isinstance(tensor.source, Derived):
+        yield tensor
+        if not is_measured(tensor):
+            for parent in tensor.source.parents:
+                yield from derivations(parent)
+
+
+def blocks_of(tensor: Tensor, box: Box) -> Iterator[Box]:
+    """Cut a box of a tensor into the blocks that it is computed in.
+
+    They depend on shapes and on what is computed, never on memory or workers.
+    """
+    size, count, kinds, axis = tensor.spec.itemsize, max(tensor.spec.count, 1), set(), None
+    whole_rows = False
+    for one in derivations(tensor):
+        source = one.source
+        if isinstance(source, Stored) or is_measured(one):
+            continue
+        kernel = source.kernel
+        kinds.add(kernel.granularity)
+        if isinstance(kernel, Moments):
+            # Each of its elements takes a row, which is read when it is needed.
+            size, whole_rows = max(size, -(-source.parents[0].spec.nbytes // count)), True
+        # int8 that is made of float32 takes memory for both.
+        near = (one, *source.parents)
+        size = max([size, *(part.spec.itemsize for part in near if part.spec.count >= count)])
+        # A view below another one may lie anywhere; the outermost decides.
+        if axis is None and isinstance(kernel, View) and one.spec.shape == tensor.spec.shape:
+            axis = turned(kernel, len(one.spec.shape))
+    if "tensor" in kinds:
+        yield box
+    elif "row" in kinds:
+        yield from cut_rows(box, size, BLOCK)
+    elif axis is not None and not whole_rows:
+        yield from tiles(box, axis, size, BLOCK)
+    else:
+        yield from cut(box, size, BLOCK)
 
 
 def read_bytes(tensor: Tensor, box: Box) -> int:
@@ -203,12 +296,23 @@ def read_bytes(tensor: Tensor, box: Box) -> int:
     return total
 
 
+def is_aligned(tensor: Tensor) -> bool:
+    """Tell whether a block of a derived tensor needs of its first input no more than that block.
+
+    Whole rows, and whole tensors, lie in other slices as well where there are slices.
+    """
+    source = tensor.source
+    if not isinstance(source, Derived) or not source.kernel.aligned:
+        return False
+    return source.kernel.granularity == "element" or len(tensor.boxes) == 1
+
+
 def base_of(tensor: Tensor) -> Tensor | None:
     """Return the stored tensor whose blocks lie just where the blocks of a derived one do."""
     current = tensor
     while isinstance(current.source, Derived):
         source = current.source
-        used = source.region is not None or uses(source.kernel, 0)
+        used = source.region is not None or (is_aligned(current) and uses(source.kernel, 0))
         if not source.parents or not used or source.parents[0].spec.shape != tensor.spec.shape:
             return None
         current = source.parents[0]
@@ -229,12 +333,6 @@ def touches(tensor: Tensor) -> Callable[[Box], bool] | None:
     return lambda box: any(selection.within(box) is not None for selection in selections)
 
 
-def _inputs(source: Derived, box: Box) -> Iterator[tuple[Tensor, Box | None]]:
-    for number, parent in enumerate(source.parents):
-        at = broadcast(parent.spec.shape, box) if uses(source.kernel, number) else None
-        yield parent, at
-
-
 def _region_inputs(
     source: Derived, selection: Selection, inside: Selection, box: Box
 ) -> Iterator[tuple[Tensor, Box]]:
@@ -248,15 +346,6 @@ def _region_inputs(
     )
     for parent in source.parents[1:]:
         yield parent, broadcast(parent.spec.shape, Box(start, inside.shape))
-
-
-def broadcast(shape: tuple[int, ...], box: Box) -> Box:
-    """Return the part of an array that a box of what it is broadcast to needs."""
-    skip = len(box.shape) - len(shape)
-    return Box(
-        tuple(0 if n == 1 else a for n, a in zip(shape, box.start[skip:], strict=True)),
-        tuple(1 if n == 1 else m for n, m in zip(shape, box.shape[skip:], strict=True)),
-    )
 
 
 def _filled(values: Array, shape: tuple[int, ...]) -> Array:

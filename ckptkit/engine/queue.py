@@ -9,13 +9,13 @@ import numpy as np
 
 from ckptkit.engine.ledger import FlatSums, Ledger, Part
 from ckptkit.engine.steps import BoxStep, CopyStep, Done, FlatInput, FlatStep, Step, SumStep
-from ckptkit.engine.work import COPY, Boxed, Check, Flat
+from ckptkit.engine.work import COPY, Boxed, Check
 from ckptkit.model import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ckptkit.engine.program import Leaf
+    from ckptkit.engine.flats import Flat, Inputs
     from ckptkit.engine.work import Work
     from ckptkit.placement import Placement
 
@@ -102,8 +102,8 @@ class Queue:
             stop = min(start + per_step, flat.count)
             low = int(np.searchsorted(flat.ends, start, "right"))
             high = int(np.searchsorted(flat.ends, stop, "left"))
-            cuts = tuple((np.minimum(flat.ends[low : high + 1], stop) - start).tolist())
-            inputs = tuple(_input(run[0], start) for run in flat.inputs)
+            cuts = np.minimum(flat.ends[low : high + 1], stop) - start
+            inputs = tuple(_input(run, start) for run in flat.inputs)
             step = FlatStep(
                 flat.chain,
                 inputs,
@@ -135,14 +135,15 @@ class Queue:
                 length - position - size if boxed.patched else None,
                 self._byteorder,
                 self._targets[boxed.shard],
-                boxed.offset + position,
+                boxed.offset if boxed.tiled else boxed.offset + position,
+                boxed.box if boxed.tiled else None,
             )
             yield step, _box_taker(outputs, inputs, position, size, before, block.count * width)
 
 
-def _input(leaf: Leaf, start: int) -> FlatInput:
-    extent, spec = leaf.piece.extent, TensorSpec(leaf.dtype, ())
-    return FlatInput(extent.path, extent.offset + start * spec.itemsize, spec, leaf.byteorder)
+def _input(inputs: Inputs, start: int) -> FlatInput:
+    spec = inputs.spec
+    return FlatInput(inputs.path, inputs.offset + start * spec.itemsize, spec, inputs.byteorder)
 
 
 def _nothing(done: Done) -> None:

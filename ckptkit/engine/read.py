@@ -15,7 +15,7 @@ import numpy as np
 from ckptkit import _native
 from ckptkit.engine.blocks import cut, spans
 from ckptkit.errors import CkptError, CorruptError, FormatError, UnsupportedError
-from ckptkit.kernels import numpy_dtype
+from ckptkit.lowering import numpy_dtype
 from ckptkit.model import DTYPES, MAX_BYTES, Stored, Tensor, TensorSpec
 from ckptkit.region import Box, Region, Selection
 from ckptkit.storage.digest import digest
@@ -42,6 +42,9 @@ SPARE_MOST: Final = 128 << 20
 
 ALIGNMENT: Final = 64
 """Bytes at a multiple of which TensorFlow wants its memory to start."""
+
+PAGE: Final = 4096
+"""Bytes of a page of memory: whole ones can be locked for a GPU."""
 
 MAX_AXES: Final = 63
 """NumPy has 64, of which one is for the bytes of an element."""
@@ -98,10 +101,10 @@ class _Spare:
 _SPARE: Final = _Spare()
 
 
-def aligned(nbytes: int) -> Bytes:
-    """Return fresh memory at an address that every device takes as it is."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % ALIGNMENT
+def aligned(nbytes: int, to: int = ALIGNMENT) -> Bytes:
+    """Return fresh memory at an address, a multiple of ``to``, that devices take as it is."""
+    raw = np.empty(nbytes + to, np.uint8)
+    skip = -raw.ctypes.data % to
     return raw[skip : skip + nbytes]
 
 

@@ -154,7 +154,8 @@ class Receipts:
             self.resumed_bytes += step.weight
             return
         name, offset, length = _key(*place)
-        receipt = Receipt(name, offset, length, done.sums, done.input_sums)
+        sums, *input_sums = (tuple(map(int, part)) for part in (done.sums, *done.input_sums))
+        receipt = Receipt(name, offset, length, sums, tuple(input_sums))
         self._add(msgspec.json.encode(receipt))
 
     def _add(self, text: bytes) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from ckptkit import _native
-from ckptkit.engine.device import choose, device_from
+from ckptkit.engine.device import choose, device_from, logical_devices
 from ckptkit.engine.ledger import Ledger
+from ckptkit.engine.measure import measured
 from ckptkit.engine.queue import Queue
-from ckptkit.engine.steps import Done, Step, Task, Worker
+from ckptkit.engine.steps import Batch, Done, Step, Task, Worker, batches
 from ckptkit.errors import EditError
 from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Disk, Traffic
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ckptkit.engine.device import DeviceName
+    from ckptkit.engine.device import Device, DeviceName
     from ckptkit.engine.receipts import Receipts
     from ckptkit.engine.work import Work
     from ckptkit.model import Algorithm
     from ckptkit.placement import Placement
 
     Progress = Callable[[int, int], None]
+    Running = dict[Future[list[Done]], list[tuple[Step, Callable[[Done], None]]]]
 
 T = TypeVar("T")
 
@@ -49,6 +51,9 @@ MAX_CHUNK: Final = 4 << 20
 
 MAX_DEVICE_CHUNK: Final = 32 << 20
 """Bytes of a chunk on a GPU: enough for the bus to be the limit, not the calls."""
+
+PER_GPU: Final = 3
+"""Threads for each GPU: while one chunk is computed, others are copied in and copied out."""
 
 WRITEBACK: Final = 256 << 20
 """Bytes after which the device is told to start writing; waiting till the end wastes its time."""
@@ -113,6 +118,8 @@ class Means:
         memory: Bytes of staging memory.
         disk: The file system.
         chunk: Bytes that are computed at a time at most, where an earlier run has decided that.
+        whole: What has to see a whole tensor may take more memory.
+        prepared: The device itself, where it was needed before.
     """
 
     device: DeviceName = "auto"
@@ -121,6 +128,8 @@ class Means:
     memory: int = MEMORY
     disk: Disk = field(default_factory=Disk)
     chunk: int | None = None
+    whole: bool = False
+    prepared: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,10 @@ class Shift:
     worker: Worker
     window: int
     chunk: int
+
+    def submit(self, task: Task[T]) -> Future[T]:
+        """Have a worker do a task."""
+        return self.pool.submit(perform, self.settings, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +183,21 @@ def terms(work: Work, means: Means) -> Terms:
     if means.memory < MIN_MEMORY:
         msg = f"{means.memory} bytes of memory are too few; the least is {MIN_MEMORY}"
         raise EditError(msg)
+    if work.peak > means.memory and not means.whole:
+        msg = (
+            f"a function has to see {work.peak} bytes at a time, and the memory is {means.memory}:"
+            f" give --memory {work.peak}, or --allow-whole"
+        )
+        raise EditError(msg)
     name = choose(means.device, work)
+    on_gpu = name is not None and name.startswith("gpu")
+    wanted = len(os.sched_getaffinity(0))
+    if name is not None and on_gpu:
+        wanted = max(wanted, PER_GPU * len(logical_devices(name)))
     # The standard executors keep to themselves how many workers they have.
-    workers = getattr(means.executor, "_max_workers", len(os.sched_getaffinity(0)))
-    threads = max(1, min(workers, means.memory // MIN_MEMORY))
-    limit = MAX_DEVICE_CHUNK if name is not None and name.startswith("gpu") else MAX_CHUNK
+    workers = getattr(means.executor, "_max_workers", wanted)
+    threads = max(1, min(workers, means.memory // max(MIN_MEMORY, work.peak)))
+    limit = MAX_DEVICE_CHUNK if on_gpu else MAX_CHUNK
     chunk = min(means.chunk or limit, limit, means.memory // (threads * SHARES))
     # Steps that wait keep workers busy; where there are more workers, all of them would run.
     window = threads if workers > threads else 2 * threads
@@ -190,7 +213,8 @@ def on_shift(work: Work, means: Means) -> Iterator[Shift]:
     """
     agreed = terms(work, means)
     settings = Settings(secrets.token_hex(8), agreed.device or "numpy")
-    worker = _WORKERS[settings.token] = Worker(means.disk, device_from(settings.device))
+    device = means.prepared or device_from(settings.device)
+    worker = _WORKERS[settings.token] = Worker(means.disk, device)
     pool = means.executor or ThreadPoolExecutor(agreed.threads, thread_name_prefix="ckptkit-step")
     try:
         yield Shift(agreed.device, settings, pool, worker, agreed.window, agreed.chunk)
@@ -229,10 +253,16 @@ def run_work(
     """
     with on_shift(work, means) as shift:
         ledger = Ledger(placement)
-        queue = Queue(work, placement, targets, byteorder, shift.chunk, ledger)
+        gauge = Gauge(means.progress)
+        ready = Queue(work, placement, targets, byteorder, shift.chunk, ledger)
+        if means.progress is not None:
+            gauge.total = work.bytes_measured + ready.weight
+        settled, measuring = measured(work, shift, means.memory, gauge.advance, whole=means.whole)
+        queue = Queue(settled, placement, targets, byteorder, shift.chunk, ledger)
         flusher = _Flusher(shift.worker, placement, targets)
         try:
-            traffic = _Drive(shift, means.progress, flusher, receipts).run(queue)
+            traffic = _Drive(shift, gauge, flusher, receipts).run(queue)
+            traffic.read += measuring.read
             traffic.written += _give(
                 placement, shift.worker, targets, ledger, algorithms, byteorder
             )
@@ -314,55 +344,72 @@ class _Flusher:
         self._thread.shutdown()
 
 
+@dataclass
+class Gauge:
+    """Tells how far a run has come.
+
+    Attributes:
+        progress: Is told bytes done and bytes in all.
+        total: Bytes in all.
+        done: Bytes done.
+    """
+
+    progress: Progress | None
+    total: int = 0
+    done: int = 0
+
+    def advance(self, nbytes: int) -> None:
+        """Note that some more bytes are done."""
+        self.done += nbytes
+        if self.progress is not None:
+            self.progress(min(self.done, self.total), self.total)
+
+
 class _Drive:
     """Keeps an executor busy with a bounded number of steps."""
 
     def __init__(
         self,
         shift: Shift,
-        progress: Progress | None,
+        gauge: Gauge,
         flusher: _Flusher,
         receipts: Receipts | None,
     ) -> None:
         self._shift = shift
-        self._progress = progress
+        self._gauge = gauge
         self._flusher = flusher
         self._receipts = receipts
         self._moved = Traffic()
-        self._done = 0
 
     def run(self, steps: Queue) -> Traffic:
         """Run all steps; return what they moved."""
-        total = steps.weight if self._progress else 0
-        running: dict[Future[Done], tuple[Step, Callable[[Done], None]]] = {}
+        running: Running = {}
         try:
-            for step, take in steps:
+            for entries in batches(steps, lambda entry: entry[0].weight):
                 if len(running) >= self._shift.window:
-                    self._collect(running, total)
-                wanted = step if self._receipts is None else self._receipts.resumed(step)
-                future = self._shift.pool.submit(perform, self._shift.settings, wanted)
-                running[future] = (step, take)
+                    self._collect(running)
+                wanted = [
+                    step if self._receipts is None else self._receipts.resumed(step)
+                    for step, _ in entries
+                ]
+                running[self._shift.submit(Batch(tuple(wanted)))] = entries
             while running:
-                self._collect(running, total)
+                self._collect(running)
         finally:
             for future in running:
                 future.cancel()
             wait(running)
         return self._moved
 
-    def _collect(
-        self, running: dict[Future[Done], tuple[Step, Callable[[Done], None]]], total: int
-    ) -> None:
+    def _collect(self, running: Running) -> None:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            step, take = running.pop(future)
-            done = future.result()
-            take(done)
-            if self._receipts is not None:
-                self._receipts.note(step, done)
-            self._moved.read += done.moved.read
-            self._moved.written += done.moved.written
-            self._moved.copied += done.moved.copied
-            self._flusher.wrote(done.moved.written + done.moved.copied)
-            self._done += step.weight
-            if self._progress is not None:
-                self._progress(self._done, total)
+            entries = running.pop(future)
+            for (step, take), done in zip(entries, future.result(), strict=True):
+                take(done)
+                if self._receipts is not None:
+                    self._receipts.note(step, done)
+                self._moved.read += done.moved.read
+                self._moved.written += done.moved.written
+                self._moved.copied += done.moved.copied
+                self._flusher.wrote(done.moved.written + done.moved.copied)
+                self._gauge.advance(step.weight)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from ckptkit import _native
+from ckptkit.engine.blocks import runs_of
+from ckptkit.engine.pinned import Pinned, find_driver
 from ckptkit.engine.program import evaluate, read_bytes
-from ckptkit.engine.read import aligned, from_stored, read_box, to_stored
+from ckptkit.engine.read import PAGE, aligned, from_stored, read_box, to_stored
 from ckptkit.model import Stored, TensorSpec
+from ckptkit.region import Selection
 from ckptkit.storage.disk import Disk, Sources, Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from numpy.typing import NDArray
 
     from ckptkit.engine.device import Device
@@ -25,18 +30,29 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Bytes = NDArray[np.uint8]
+    Sums = tuple[int, ...] | NDArray[np.uint32]
 
 T = TypeVar("T", covariant=True)  # noqa: PLC0105  as short as it is plain
+
+KEPT: Final = 8
+"""Buffers of a thread that are kept from step to step."""
+
+LIGHT: Final = 256 << 10
+"""Bytes that steps which are handed over together are about, at most."""
+
+MANY: Final = 128
+"""Steps that are handed over together, at most."""
 
 COMPARED: Final = 4 << 20
 """Bytes of a copy that are compared with the original at a time."""
 
 
 class Arena(threading.local):
-    """Staging memory of one thread, reused from step to step."""
+    """Staging memory of one thread, reused from step to step: whole pages, for a GPU to reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, pinned: Pinned) -> None:
         """Start with no memory."""
+        self._pinned = pinned
         self._buffers: list[Bytes] = []
         self._used = 0
 
@@ -45,12 +61,20 @@ class Arena(threading.local):
         self._used = 0
 
     def take(self, nbytes: int) -> Bytes:
-        """Return memory, aligned, that is good until the next reset."""
+        """Return memory, aligned, that is good until the next reset.
+
+        Steps that take many pieces one after the other get new memory, which goes when they are
+        done with it.
+        """
+        if self._used == KEPT:
+            return aligned(-(-nbytes // PAGE) * PAGE, PAGE)[:nbytes]
         if self._used == len(self._buffers):
             self._buffers.append(np.empty(0, np.uint8))
         buffer = self._buffers[self._used]
         if buffer.nbytes < nbytes:
-            buffer = self._buffers[self._used] = aligned(nbytes)
+            self._pinned.unlock(buffer)
+            buffer = self._buffers[self._used] = aligned(-(-nbytes // PAGE) * PAGE, PAGE)
+            self._pinned.lock(buffer)
         self._used += 1
         return buffer[:nbytes]
 
@@ -63,15 +87,17 @@ class Worker:
         self.sources = Sources(disk)
         self.targets = Sources(disk, writable=True)
         self.device = device
-        self.arena = Arena()
+        self.pinned = Pinned(find_driver() if device.name.startswith("gpu") else None)
+        self.arena = Arena(self.pinned)
 
     def close(self) -> None:
-        """Let go of every file."""
+        """Let go of every file, and of memory that is locked."""
+        self.pinned.close()
         self.sources.close()
         self.targets.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Done:
     """What a step did.
 
@@ -83,8 +109,8 @@ class Done:
     """
 
     moved: Traffic
-    sums: tuple[int, ...] = ()
-    input_sums: tuple[tuple[int, ...], ...] = ()
+    sums: Sums = ()
+    input_sums: tuple[Sums, ...] = ()
     resumed: bool = False
 
 
@@ -127,6 +153,40 @@ class Step(Protocol):
 
     def holds(self, worker: Worker, receipt: Receipt) -> bool:
         """Tell whether what it writes is there already, from a run that gave this receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """Tasks so small that handing each of them over would take longer than doing it."""
+
+    tasks: tuple[Task[T], ...]
+
+    def run(self, worker: Worker) -> list[T]:
+        """Do them, one after the other."""
+        return [task.run(worker) for task in self.tasks]
+
+
+E = TypeVar("E")
+
+
+def batches(entries: Iterable[E], weigh: Callable[[E], int]) -> Iterator[list[E]]:
+    """Yield entries in lists that are worth handing over: one, or many small ones.
+
+    Args:
+        entries: Steps, or what goes with them.
+        weigh: Returns the bytes that one is about.
+    """
+    batch: list[E] = []
+    held = 0
+    for entry in entries:
+        size = weigh(entry)
+        if batch and (held + size > LIGHT or len(batch) >= MANY):
+            yield batch
+            batch, held = [], 0
+        batch.append(entry)
+        held += size
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +298,18 @@ class FlatInput:
     byteorder: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FlatStep:
     """Compute a run of elements, of one tensor or many, from the same run of each input.
 
     Attributes:
-        cuts: The element at which each tensor ends within the run; the last one is its length.
+        cuts: int64, the element at which each tensor ends within the run; the last one is its
+            length.
     """
 
     chain: Chain
     inputs: tuple[FlatInput, ...]
-    cuts: tuple[int, ...]
+    cuts: NDArray[np.int64]
     spec: TensorSpec
     byteorder: str
     target: str
@@ -257,7 +318,7 @@ class FlatStep:
     @property
     def weight(self) -> int:
         """Bytes that are written."""
-        return self.cuts[-1] * self.spec.itemsize
+        return int(self.cuts[-1]) * self.spec.itemsize
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -268,12 +329,12 @@ class FlatStep:
         """Compare the checksums of what is there with those of the run."""
         buffer = worker.arena.take(self.weight)
         worker.targets.file(self.target).read_into(buffer, self.offset)
-        return self._sums(buffer, self.spec.itemsize) == receipt.sums
+        return tuple(self._sums(buffer, self.spec.itemsize).tolist()) == receipt.sums
 
     def run(self, worker: Worker) -> Done:
         """Read, compute, sum, write."""
         worker.arena.reset()
-        count = self.cuts[-1]
+        count = int(self.cuts[-1])
         arrays, input_sums, read = [], [], 0
         for source in self.inputs:
             raw = worker.arena.take(count * source.spec.itemsize)
@@ -289,11 +350,10 @@ class FlatStep:
         worker.targets.file(self.target).write(out, self.offset)
         return Done(Traffic(read=read, written=out.nbytes), sums, tuple(input_sums))
 
-    def _sums(self, raw: Bytes, itemsize: int) -> tuple[int, ...]:
+    def _sums(self, raw: Bytes, itemsize: int) -> NDArray[np.uint32]:
         if len(self.cuts) == 1:
-            return (_native.crc32c(raw),)
-        ends = np.array(self.cuts, np.int64) * itemsize
-        return tuple(memoryview(_native.crc32c_segments(raw, ends)).cast("I"))
+            return np.array([_native.crc32c(raw)], np.uint32)
+        return np.frombuffer(_native.crc32c_segments(raw, self.cuts * itemsize), np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +364,7 @@ class BoxStep:
         base: The stored piece that the block edits in place, if there is one, and ``position``
             the byte of it at which the block begins.
         tail: Bytes of the piece after the block, when its checksum follows the change; else None.
+        outer: The item, where the block is no run of it; ``offset`` is where the item begins then.
     """
 
     tensor: Tensor
@@ -314,6 +375,7 @@ class BoxStep:
     byteorder: str
     target: str
     offset: int
+    outer: Box | None = None
 
     @property
     def weight(self) -> int:
@@ -321,12 +383,14 @@ class BoxStep:
         return self.block.count * self.tensor.spec.itemsize
 
     @property
-    def place(self) -> tuple[str, int, int]:
-        """Where the block goes."""
-        return self.target, self.offset, self.weight
+    def place(self) -> tuple[str, int, int] | None:
+        """Where the block goes; None where that is many places."""
+        return None if self.outer is not None else (self.target, self.offset, self.weight)
 
     def holds(self, worker: Worker, receipt: Receipt) -> bool:
         """Compare the checksum of what is there with that of the block."""
+        if self.outer is not None:
+            return False
         buffer = worker.arena.take(self.weight)
         worker.targets.file(self.target).read_into(buffer, self.offset)
         return receipt.sums[-1:] == (_native.crc32c(buffer),)
@@ -337,12 +401,28 @@ class BoxStep:
         reader = _BoxReader(self, worker)
         values = evaluate(self.tensor, self.block, reader, worker.device.run)
         out = to_stored(values, self.tensor.spec, self.byteorder)
+        if self.outer is not None:
+            change = self._write_runs(worker, out, self.outer)
+            return Done(Traffic(read=reader.read, written=out.nbytes), (change,))
         sums: tuple[int, ...] = (_native.crc32c(out),)
         if self.tail is not None:
             sums = (_native.crc32c_patch(0, reader.old, out, self.tail), *sums)
         worker.targets.file(self.target).write(out, self.offset)
         input_sums = () if reader.old_sum is None else ((reader.old_sum,),)
         return Done(Traffic(read=reader.read, written=out.nbytes), sums, input_sums)
+
+    def _write_runs(self, worker: Worker, out: Bytes, outer: Box) -> int:
+        """Write a block that is no run; return what it does to the checksum of an item of zeros."""
+        item = self.tensor.spec.itemsize
+        start = tuple(a - b for a, b in zip(self.block.start, outer.start, strict=True))
+        everywhere = (True,) * len(start)
+        inside = Selection(start, (1,) * len(start), self.block.shape, everywhere)
+        width, starts = runs_of(outer.shape, inside)
+        width, starts = width * item, starts * item
+        target = worker.targets.file(self.target)
+        target.write_runs(width, (starts + self.offset).tolist(), out)
+        tails = outer.count * item - starts - width
+        return _native.crc32c_patch_runs(0, np.zeros_like(out), out, width, tails)
 
 
 @dataclass

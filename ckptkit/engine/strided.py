@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from ckptkit.engine.blocks import cut
-from ckptkit.engine.program import broadcast, evaluate, read_bytes, reads, uses
+from ckptkit.engine.blocks import cut, runs_in, runs_of
+from ckptkit.engine.program import evaluate, read_bytes, reads, uses
 from ckptkit.engine.read import from_stored, read_box, to_stored
-from ckptkit.kernels import Constant
+from ckptkit.kernels import Constant, broadcast
 from ckptkit.model import Derived, Tensor
 from ckptkit.region import Box, Selection
 from ckptkit.storage.runs import bytes_touched, read_runs
@@ -86,7 +86,7 @@ class Strided:
     @property
     def runs(self) -> int:
         """Number of runs."""
-        return _runs_in(self.shape, self.inside)[1]
+        return runs_in(self.shape, self.inside)[1]
 
     @property
     def journal_bytes(self) -> int:
@@ -108,7 +108,7 @@ class Strided:
     def parts(self, nbytes: int) -> Iterator[Strided]:
         """Cut the region into parts of at most ``nbytes`` bytes, and of ``RUNS`` runs."""
         chosen, itemsize = self.inside, self.spec.itemsize
-        width = _runs_in(self.shape, chosen)[0] * itemsize
+        width = runs_in(self.shape, chosen)[0] * itemsize
         for box in cut(Box.whole(chosen.count), itemsize, min(nbytes, width * RUNS)):
             start = tuple(
                 a + step * low
@@ -174,35 +174,6 @@ def read_old(worker: Worker, part: Strided) -> tuple[int, Int64s, Array]:
     """Return width, offsets and present bytes of the runs of a part."""
     width, offsets = part.place()
     return width, offsets, read_runs(worker.sources.file(part.path), width, offsets)
-
-
-def runs_of(shape: tuple[int, ...], inside: Selection) -> tuple[int, Int64s]:
-    """Return a selection of an array in C order as runs: elements of each, and their starts.
-
-    Runs are as long as they can be; their starts rise.
-    """
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    first = sum(a * stride for a, stride in zip(inside.start, strides, strict=True))
-    starts = np.full(1, first, np.int64)
-    width, _, axis = _runs_in(shape, inside)
-    for outer in range(axis):
-        along = np.arange(inside.count[outer], dtype=np.int64) * inside.step[outer]
-        starts = (starts[:, None] + along * strides[outer]).reshape(-1)
-    return width, starts
-
-
-def _runs_in(shape: tuple[int, ...], inside: Selection) -> tuple[int, int, int]:
-    """Return elements of each run, their number, and the axes that the runs do not go along."""
-    width, axis = 1, len(shape)
-    while axis:
-        count = inside.count[axis - 1]
-        if count > 1 and inside.step[axis - 1] > 1:
-            break
-        axis -= 1
-        width *= count
-        if count < shape[axis]:
-            break
-    return width, math.prod(inside.count[:axis]), axis
 
 
 def _at_most(shape: tuple[int, ...], inside: Selection) -> int:

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ckptkit.engine.blocks import cut, flat_offset
+from ckptkit.engine.blocks import flat_offset, is_contiguous
+from ckptkit.engine.flats import Flats
+from ckptkit.engine.measure import Group, groups_of
 from ckptkit.engine.program import (
-    Chain,
     Chains,
-    Leaf,
     base_of,
+    blocks_of,
+    derivations,
     read_bytes,
     reads,
     touches,
 )
 from ckptkit.engine.strided import Strided, regions_of
-from ckptkit.model import Extent, Stored, TensorSpec
+from ckptkit.model import Extent, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ckptkit.catalog import Catalog
+    from ckptkit.engine.flats import Flat
     from ckptkit.model import Piece, Tensor
     from ckptkit.placement import Int64s, Placement
     from ckptkit.region import Box
 
-BLOCK: Final = 4 << 20
-"""Bytes of a block that is computed box by box."""
+SMALL: Final = 16 << 20
+"""Bytes that any step may take, whatever it has to see."""
 
 COPY: Final = 64 << 20
 """Bytes that one step carries over."""
@@ -52,32 +55,6 @@ class Moves:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Flat:
-    """Neighbouring items that one chain computes from neighbouring inputs.
-
-    Attributes:
-        first: The first item; the others follow it.
-        ends: int64, the element at which each item ends, counted from the first one's start.
-        names: Name of every item's tensor.
-        inputs: For every input of the chain its pieces, which lie side by side in one file.
-    """
-
-    first: int
-    shard: int
-    offset: int
-    chain: Chain
-    spec: TensorSpec
-    ends: Int64s
-    names: tuple[str, ...]
-    inputs: tuple[tuple[Leaf, ...], ...]
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return int(self.ends[-1])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Boxed:
     """One item that is computed box by box.
 
@@ -86,6 +63,7 @@ class Boxed:
         blocks: The blocks that are computed; all of them, or those that an edit touches.
         base: The stored piece whose blocks lie just where ours do, if there is one.
         patched: Untouched blocks are carried over, and the checksum follows the touched ones.
+        tiled: Blocks are no runs of the item.
     """
 
     item: int
@@ -97,6 +75,7 @@ class Boxed:
     blocks: tuple[Box, ...]
     base: Piece | None
     patched: bool
+    tiled: bool = False
 
     def position(self, block: Box) -> int:
         """Return the byte at which a block begins, counted from the start of the item."""
@@ -113,24 +92,58 @@ class Check:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """All byte movements of a plan, in the order of their destinations."""
+    """All byte movements of a plan, in the order of their destinations.
+
+    Attributes:
+        statistics: What has to be measured before; those of one step need those before it.
+    """
 
     moves: Moves
     flats: tuple[Flat, ...]
     boxes: tuple[Boxed, ...]
     checks: tuple[Check, ...]
     regions: tuple[Strided, ...] = ()
+    statistics: tuple[tuple[Group, ...], ...] = ()
+
+    @property
+    def bytes_measured(self) -> int:
+        """Tensor bytes that are read to measure statistics, in all passes."""
+        return sum(group.bytes_read for step in self.statistics for group in step)
+
+    @property
+    def passes(self) -> int:
+        """How often values are gone through at most: once, and once for each statistic."""
+        measured = sum(max(group.passes for group in step) for step in self.statistics)
+        return measured + bool(self.flats or self.boxes or self.regions)
+
+    @property
+    def peak(self) -> int:
+        """Bytes that one step takes at most, where a function has to see whole rows or tensors."""
+        return max(map(_held, self.boxes), default=0)
+
+    def settled(self, settle: Callable[[Tensor], Tensor]) -> Work:
+        """Return the same work on other tensors, with nothing to measure."""
+        boxes = tuple(replace(boxed, tensor=settle(boxed.tensor)) for boxed in self.boxes)
+        regions = tuple(
+            replace(
+                region,
+                layers=tuple(
+                    layer._replace(others=tuple(map(settle, layer.others)))
+                    for layer in region.layers
+                ),
+            )
+            for region in self.regions
+        )
+        return replace(self, boxes=boxes, regions=regions, statistics=())
 
     @property
     def bytes_read(self) -> int:
         """Tensor bytes read into memory."""
         return (
-            sum(region.bytes_read for region in self.regions)
+            self.bytes_measured
+            + sum(region.bytes_read for region in self.regions)
             + sum(
-                leaf.piece.extent.length
-                for flat in self.flats
-                for run in flat.inputs
-                for leaf in run
+                flat.count * inputs.spec.itemsize for flat in self.flats for inputs in flat.inputs
             )
             + sum(check.piece.extent.length for check in self.checks)
             + sum(
@@ -155,6 +168,18 @@ class Work:
         )
 
 
+def _held(boxed: Boxed) -> int:
+    """Return the bytes of a block and of what it is made of; 0 where blocks may be small."""
+    kinds = (one.source for one in derivations(boxed.tensor))
+    if all(
+        isinstance(source, Stored) or source.kernel.granularity == "element" for source in kinds
+    ):
+        return 0
+    read = sum(at.count * leaf.spec.itemsize for leaf, at in reads(boxed.tensor, boxed.blocks[0]))
+    held = read + 2 * boxed.blocks[0].count * boxed.tensor.spec.itemsize
+    return held if held > SMALL else 0
+
+
 def compile_work(catalog: Catalog, placement: Placement) -> Work:
     """Return the byte movements that fill the data files of a placement.
 
@@ -166,7 +191,7 @@ def compile_work(catalog: Catalog, placement: Placement) -> Work:
     waiting[list(placement.payloads)] = False
     waiting &= placement.size > 0
     computed = _Computed(catalog, placement)
-    computed.sort(np.flatnonzero(waiting).tolist())
+    computed.sort(np.flatnonzero(waiting))
     flats, boxes, regions = computed.flats, computed.boxes, computed.regions
     kept = (placement.source_file >= 0) & (placement.size > 0) & ~placement.stays
     moves = Moves(
@@ -180,8 +205,11 @@ def compile_work(catalog: Catalog, placement: Placement) -> Work:
     if untouched:
         extra = np.array(untouched, np.int64).T
         moves = Moves(*map(np.concatenate, zip(_columns(moves), extra, strict=True)))
-    checks = tuple(_checks(boxes, regions))
-    return Work(_coalesce(moves), flats, tuple(boxes), checks, tuple(regions))
+    derived = [boxed.tensor for boxed in boxes]
+    derived += [one for region in regions for layer in region.layers for one in layer.others]
+    statistics = tuple(map(tuple, groups_of(derived)))
+    checks = tuple(_checks(boxes, regions, statistics, placement))
+    return Work(_coalesce(moves), flats, tuple(boxes), checks, tuple(regions), statistics)
 
 
 def _columns(moves: Moves) -> tuple[Int64s, ...]:
@@ -238,9 +266,21 @@ def _extent(boxed: Boxed) -> Extent:
     return boxed.base.extent
 
 
-def _checks(boxes: Sequence[Boxed], regions: Sequence[Strided]) -> Iterator[Check]:
-    """Yield the pieces that boxes and regions read and that are not checked on the way."""
-    seen: set[Extent] = set()
+def _checks(
+    boxes: Sequence[Boxed],
+    regions: Sequence[Strided],
+    statistics: Sequence[Sequence[Group]],
+    placement: Placement,
+) -> Iterator[Check]:
+    """Yield the pieces that are read, and that are not checked on the way."""
+    later = {
+        boxed.base.extent
+        for boxed in boxes
+        if boxed.base is not None
+        and not boxed.patched
+        and not _is_at(boxed.base.extent, boxed.item, placement)
+    }
+    seen: set[Extent] = set(later)
     read = [
         (boxed.name, boxed.base, leaf, at)
         for boxed in boxes
@@ -248,6 +288,12 @@ def _checks(boxes: Sequence[Boxed], regions: Sequence[Strided]) -> Iterator[Chec
         for leaf, at in reads(boxed.tensor, block)
     ]
     read += [(region.name, None, leaf, at) for region in regions for leaf, at in region.reads()]
+    read += [
+        (name, None, leaf, at)
+        for step in statistics
+        for group in step
+        for name, leaf, at in group.reads()
+    ]
     for name, base, leaf, at in read:
         for piece in leaf.source.pieces if isinstance(leaf.source, Stored) else ():
             known = piece is base or piece.extent in seen
@@ -262,19 +308,24 @@ class _Computed:
     def __init__(self, catalog: Catalog, placement: Placement) -> None:
         self._catalog = catalog
         self._placement = placement
+        self._sources = frozenset(placement.source_files)
         self._chains = Chains()
         self.flats: tuple[Flat, ...] = ()
         self.boxes: list[Boxed] = []
         self.regions: list[Strided] = []
 
-    def sort(self, items: Sequence[int]) -> None:
+    def sort(self, items: Int64s) -> None:
         """Sort items, in the order of their bytes."""
-        runs: list[_Run] = []
+        flats = Flats(self._catalog, self._placement, self._chains)
+        if self._catalog.bulk is not None:
+            derived = self._catalog.bulk.number[self._placement.tensor[items]] >= 0
+            flats.add_derived(items[derived])
+            items = items[~derived]
         tensors = self._placement.tensor[items].tolist()
         parts = self._placement.part[items].tolist()
-        for item, at, part in zip(items, tensors, parts, strict=True):
+        for item, at, part in zip(items.tolist(), tensors, parts, strict=True):
             name = self._catalog.names[at]
-            tensor = self._catalog.changed[name]
+            tensor = self._catalog.single[name]
             regions = self._regions(item, name, tensor, part)
             if regions is not None:
                 self.regions += regions
@@ -283,10 +334,8 @@ class _Computed:
             if found is None:
                 self.boxes.append(self._boxed(item, name, tensor, part))
                 continue
-            run = _Run(item, name, tensor.spec, tensor.boxes[part].count, *found)
-            if not (runs and runs[-1].takes(run, self._placement)):
-                runs.append(run)
-        self.flats = tuple(run.flat(self._placement) for run in runs)
+            flats.add(item, tensor.boxes[part].count, *found)
+        self.flats = flats.join()
 
     def _regions(self, item: int, name: str, tensor: Tensor, part: int) -> list[Strided] | None:
         """Return the regions that change of an item whose bytes are where they are to be."""
@@ -315,11 +364,14 @@ class _Computed:
 
     def _boxed(self, item: int, name: str, tensor: Tensor, part: int) -> Boxed:
         box = tensor.boxes[part]
-        blocks = tuple(cut(box, tensor.spec.itemsize, BLOCK))
-        base = base_of(tensor)
-        touched = touches(tensor)
-        changed = tuple(filter(touched, blocks)) if touched else blocks
+        blocks = tuple(blocks_of(tensor, box))
+        tiled = not all(is_contiguous(block, box) for block in blocks)
+        base = base_of(tensor) if not tiled else None
         piece = base.source.pieces[part] if base and isinstance(base.source, Stored) else None
+        # Bytes of another checkpoint, as edits read them, are not those that are carried over.
+        ours = piece is not None and piece.extent.path in self._sources
+        touched = touches(tensor) if ours else None
+        changed = tuple(filter(touched, blocks)) if touched else blocks
         return Boxed(
             item,
             int(self._placement.shard[item]),
@@ -330,62 +382,5 @@ class _Computed:
             changed,
             piece,
             patched=len(changed) < len(blocks),
+            tiled=tiled,
         )
-
-
-class _Run:
-    """A flat in the making: it takes neighbours as long as they fit."""
-
-    def __init__(
-        self,
-        item: int,
-        name: str,
-        spec: TensorSpec,
-        count: int,
-        chain: Chain,
-        inputs: tuple[Leaf, ...],
-    ) -> None:
-        self.first = self.last = item
-        self.names = [name]
-        self.spec = TensorSpec(spec.dtype, ())
-        self.ends = [count]
-        self.chain = chain
-        self.inputs = [[leaf] for leaf in inputs]
-
-    def takes(self, other: _Run, placement: Placement) -> bool:
-        """Take the next item in, if it goes on where this run ends, in and out."""
-        joins = (
-            other.chain is self.chain
-            and other.first == self.last + 1
-            and placement.shard[other.first] == placement.shard[self.last]
-            and placement.offset[other.first]
-            == placement.offset[self.last] + placement.size[self.last]
-            and all(
-                _adjacent(run[-1].piece.extent, leaf.piece.extent)
-                for run, (leaf,) in zip(self.inputs, other.inputs, strict=True)
-            )
-        )
-        if joins:
-            self.last = other.last
-            self.names += other.names
-            self.ends.append(self.ends[-1] + other.ends[0])
-            for run, more in zip(self.inputs, other.inputs, strict=True):
-                run.extend(more)
-        return joins
-
-    def flat(self, placement: Placement) -> Flat:
-        """Return the finished run."""
-        return Flat(
-            self.first,
-            int(placement.shard[self.first]),
-            int(placement.offset[self.first]),
-            self.chain,
-            self.spec,
-            np.array(self.ends, np.int64),
-            tuple(self.names),
-            tuple(map(tuple, self.inputs)),
-        )
-
-
-def _adjacent(one: Extent, other: Extent) -> bool:
-    return one.path == other.path and one.offset + one.length == other.offset

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import ckptkit
@@ -83,6 +84,9 @@ def _serve():
             try:
                 JOBS[asked["job"]](asked["folder"])
                 code = 0
+            except BaseException:
+                traceback.print_exc()
+                raise
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)

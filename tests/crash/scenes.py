@@ -86,6 +86,14 @@ def linked(folder: Path) -> None:
     edit("rename ^text$ -> words", name="old", to="m", how="link")(folder, None)
 
 
+def with_donor(folder: Path) -> None:
+    """Make a checkpoint and another one, with its bytes the other way round, beside it."""
+    plain(folder)
+    bundle = Bundle(big_endian=True)
+    bundle.add(b"w", values(seed=2)["w"].astype("float64"))
+    bundle.write(folder / "donor")
+
+
 def saved_model(folder: Path) -> None:
     """Make a SavedModel with a fingerprint whose hash is that of the index."""
     inner = folder / "m" / "variables"
@@ -100,12 +108,20 @@ def saved_model(folder: Path) -> None:
 # --- what is done ------------------------------------------------------------------------------
 
 
-def edit(*statements: str, name: str = "m", to: str | None = None, **options: Any) -> Do:
-    """Return what edits a checkpoint in a folder."""
+def edit(
+    *statements: str,
+    name: str = "m",
+    to: str | None = None,
+    donor: str | None = None,
+    **options: Any,
+) -> Do:
+    """Return what edits a checkpoint in a folder, with values of another one there."""
 
     def do(folder: Path, disk: Disk | None) -> object:
+        others = None if donor is None else {"donor": str(folder / donor)}
         with ckptkit.open(folder / name) as found:
-            plan = found.edit(*statements).plan(None if to is None else folder / to, **options)
+            draft = found.edit(*statements, others=others)
+            plan = draft.plan(None if to is None else folder / to, **options)
         return plan.run(device="numpy", disk=disk)
 
     return do
@@ -160,6 +176,8 @@ def undone(make: Callable[[Path], None], *done: Do, pieces: tuple[int, int] | No
 
 LITTLE = ("w[:, 1] *= 2", "b[3] = 7")
 MUCH = ("w *= 2", "b += 1", "v[:, 2:17] *= 0.5")
+MEASURED = ("w = x / norm(x)", "b = (x - mean(x)) / std(x)", "v[:, 2:17] += 0.1 * normal()")
+GIVEN = ('w = 0.5 * x + 0.5 * cast(t("donor:w"), float32)', 'b[3] = norm(t("donor:w"))')
 GROWING = ("cast w -> bfloat16", "copy b -> twin", "v[0] = 3")
 THREE, ONE = ckptkit.Layout(shards=3), ckptkit.Layout(shards=1)
 
@@ -173,6 +191,16 @@ SCENES = {
     "patch of slices": Scene(sliced, edit("w[5:35, 3:9] *= 2", "b[3] = 7", how="patch")),
     "patch of slices in pieces": Scene(sliced, edit("w *= 2", how="patch"), pieces=PIECES),
     "patch of big-endian": Scene(big_endian, edit("w[5:35, 3:9] *= 2", "b[3] = 7", how="patch")),
+    "patch by statistics": Scene(plain, edit(*MEASURED, how="patch")),
+    "patch by statistics in pieces": Scene(plain, edit(*MEASURED, how="patch"), pieces=PIECES),
+    "patch by statistics with undo": Scene(
+        plain, edit(*MEASURED, how="patch", keep_undo=True), pieces=PIECES
+    ),
+    "append by statistics": Scene(plain, edit(*MEASURED, how="append")),
+    "patch from a donor": Scene(with_donor, edit(*GIVEN, donor="donor", how="patch")),
+    "patch from a donor in pieces": Scene(
+        with_donor, edit(*GIVEN, donor="donor", how="patch"), pieces=PIECES
+    ),
     "append": Scene(plain, edit(*GROWING, how="append")),
     "append with undo": Scene(plain, edit(*GROWING, how="append", keep_undo=True)),
     "append of names": Scene(plain, edit("rename ^w$ -> u", "drop text", how="append")),

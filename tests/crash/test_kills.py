@@ -117,6 +117,9 @@ def test_a_new_checkpoint_is_there_whole_or_not_at_all(tf, jobs, pristine, tmp_p
         was_killed, _ = jobs.run(job, folder, after)
         killed += was_killed
         if job == "resume" and not (folder / "n.index").exists():
+            if any(folder.glob("n.data-*")):
+                # Half of the names are there; the message says to recover first.
+                ckptkit.recover(folder / "n")
             jobs.run(job, folder)
             assert state(tf, folder / "n") == "after"
         assert state(tf, folder / "m") == "before"

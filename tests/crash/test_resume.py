@@ -26,7 +26,8 @@ EDITS = ("w *= 0.5", "v[3:30] += 1", "b = 7")
 def many_steps(monkeypatch):
     monkeypatch.setattr(run, "MAX_CHUNK", 2000)
     monkeypatch.setattr(queue, "COPY", 3000)
-    monkeypatch.setattr("ckptkit.engine.work.BLOCK", 2000)
+    monkeypatch.setattr("ckptkit.engine.program.BLOCK", 2000)
+    monkeypatch.setattr("ckptkit.engine.steps.LIGHT", 2000)
 
 
 @pytest.fixture

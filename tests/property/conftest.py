@@ -13,7 +13,7 @@ def tiny(monkeypatch):
 
     def choose(chunk, block, near=None):
         monkeypatch.setattr(run, "MAX_CHUNK", chunk)
-        monkeypatch.setattr(work, "BLOCK", block)
+        monkeypatch.setattr(program, "BLOCK", block)
         monkeypatch.setattr(work, "COPY", 3 * chunk)
         monkeypatch.setattr(queue, "COPY", 3 * chunk)
         for module in (read, program):

@@ -412,6 +412,15 @@ class TestEdit:
         assert err.startswith("ckptkit: error: ")
         assert not list(tmp_path.glob("out*"))
 
+    @pytest.mark.parametrize("options", [[], ["--dry-run"]])
+    def test_strict_refuses_what_depends_on_the_device(self, run, model, tmp_path, options):
+        line = ("edit", model, tmp_path / "out", "--strict", *options)
+        code, out, err = run(*line, "-e", "dense/kernel = exp(x) * 2")
+        assert (code, out) == (4, "")
+        assert "strict: exp may differ" in err
+        assert not list(tmp_path.glob("out*"))
+        assert run(*line, "-e", "dense/kernel *= 2")[0] == 0
+
     def test_an_existing_destination_is_refused(self, run, model):
         assert run("edit", model, model, "-e", "step = 0")[0] == 4
 

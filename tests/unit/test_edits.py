@@ -12,8 +12,9 @@ from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Put, Rename, appl
 from ckptkit.errors import EditError
 from ckptkit.expressions import Current
 from ckptkit.globs import glob_pattern, quoted
-from ckptkit.kernels import Constant, Expression, MapFunction, numpy_dtype
+from ckptkit.kernels import Constant, Expression, MapFunction
 from ckptkit.language import parse
+from ckptkit.lowering import numpy_dtype
 from ckptkit.model import DTYPES, Derived, Stored
 from ckptkit.region import Region
 

@@ -8,18 +8,16 @@ import pytest
 
 from ckptkit.errors import EditError
 from ckptkit.expressions import OPS
-from ckptkit.kernels import (
-    Constant,
-    Expression,
+from ckptkit.kernels import Constant, Expression, MapFunction
+from ckptkit.language import parse
+from ckptkit.lowering import (
     KindError,
-    MapFunction,
     NumpyOps,
     integer_range,
     lower,
     numpy_dtype,
     promote,
 )
-from ckptkit.language import parse
 from ckptkit.model import DTYPES, TensorSpec
 
 WORKING = [
@@ -129,6 +127,8 @@ def test_extremes_keep_nan_and_take_the_first_of_equals():
         result = run(f'{op}(x, t("a"))', x, other)
         assert np.isnan(result[:2]).all()
         assert np.signbit(result[2:4]).tolist() == [True, False]
+    for text in ("maximum(x, nan)", "minimum(nan, x)", "clip(x, -nan, 1)", "clip(x, 0, nan)"):
+        assert np.isnan(run(text, x)).all()
     assert run('maximum(x, t("a"))', x, other)[4] == 3
     assert run('minimum(x, t("a"))', x, other)[4] == 2
 
@@ -300,3 +300,25 @@ def test_tensorflow_has_every_operation_that_lowering_leaves():
         kernel = Expression(expr(f"{name}({args})"), x.dtype.name if op.takes == "b" else "float32")
         expected = kernel.block(NumpyOps(), [x.numpy()])
         np.testing.assert_allclose(kernel.block(TensorFlowOps(tf), [x]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", WORKING)
+@pytest.mark.parametrize(
+    "shapes",
+    [((7,), (7,), (7,)), ((5, 3), (), (5, 3)), ((4,), (), ()), ((), (3,), (3,)), ((), (), ()),
+     ((2, 1), (3,), (1,)), ((1, 3), (2, 1), ()), ((0,), (), (0,))],
+)  # fmt: skip
+def test_what_is_chosen_is_chosen_bit_by_bit(dtype, shapes):
+    random = np.random.default_rng(3)
+    of, on, off = shapes
+    size = numpy_dtype(dtype).itemsize
+
+    def values(shape):
+        raw = random.integers(0, 2 if dtype == "bool" else 256, (*shape, size), np.uint8)
+        return raw.view(numpy_dtype(dtype)).reshape(shape)
+
+    chooser, first, second = np.asarray(random.random(of) < 0.5), values(on), values(off)
+    found = NumpyOps().call("where", (chooser, first, second))
+    expected = np.where(chooser, first, second)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes()

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from ckptkit.bulk import as_int64s
 from ckptkit.errors import UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import CODES
 from ckptkit.formats.tensorflow.payload import encode
 from ckptkit.kernels import Constant
-from ckptkit.model import Derived, Tensor
+from ckptkit.model import Derived, Stored, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from ckptkit.catalog import Catalog
     from ckptkit.placement import Int64s
@@ -38,44 +41,77 @@ class Items:
     """All stored runs of a catalog, as columns, with the place where each stood before."""
 
     def __init__(self, catalog: Catalog) -> None:
-        """Collect plain rows at array speed, and the others one by one."""
+        """Collect rows, and what recipes make of rows, at array speed, and others one by one."""
         columns = catalog.columns
-        rows = _as_array(catalog.rows)
-        special = sorted({*_positions(catalog, rows)})
-        plain = np.ones(len(rows), bool)
-        plain[special] = False
-        several = [item for at in special for item in _items_of(catalog, at)]
-        self.payloads: dict[int, bytes | memoryview] = {}
-        base = int(plain.sum())
-        for number, item in enumerate(several, start=base):
-            if item.payload is not None:
-                self.payloads[number] = item.payload
+        rows = as_int64s(catalog.rows)
+        plain = catalog.plain()
+        several = [
+            item for at in np.flatnonzero(~plain).tolist() for item in _items_of(catalog, at)
+        ]
+        number, sizes = _from_recipes(catalog, plain, rows)
+        # What is new goes behind what is carried over, in the order of the names.
+        carried, made = np.flatnonzero(plain & (number < 0)), np.flatnonzero(plain & (number >= 0))
+        base, places = len(carried), np.array([item.tensor for item in several], np.int64)
+        order = np.argsort(np.concatenate([made, places]), kind="stable") if several else None
 
-        def column(of_plain: Int64s, of_special: list[int]) -> Int64s:
-            return np.concatenate([of_plain, np.array(of_special, np.int64)])
+        def column(of_rows: Int64s, of_several: list[int]) -> Int64s:
+            later = np.concatenate([of_rows[made], np.array(of_several, np.int64)])
+            return np.concatenate([of_rows[carried], later if order is None else later[order]])
 
-        self.tensor = column(np.flatnonzero(plain), [item.tensor for item in several])
-        self.part = column(np.zeros(base, np.int64), [item.part for item in several])
-        self.row = column(rows[plain], [item.row for item in several])
-        derived = column(np.zeros(base, np.int64), [item.derived for item in several]) > 0
+        place = np.empty(len(made) + len(several), np.int64)
+        place[slice(None) if order is None else order] = np.arange(base, base + len(place))
+        self.payloads: dict[int, bytes | memoryview] = {
+            at: item.payload
+            for at, item in zip(place[len(made) :].tolist(), several, strict=True)
+            if item.payload is not None
+        }
+        none = np.zeros(len(rows), np.int64)
+        self.tensor = column(np.arange(len(rows)), [item.tensor for item in several])
+        self.part = column(none, [item.part for item in several])
+        self.row = column(rows, [item.row for item in several])
+        derived = column(number + 1, [item.derived for item in several]) > 0
         known = self.row >= 0
-        at = np.where(known, self.row, 0)
-        self.size = column(
-            np.asarray(columns.size, np.int64)[rows[plain]], [item.size for item in several]
-        )
-        self.old_shard = _take(columns.shard, at, known, NEW)
-        self.old_offset = _take(columns.offset, at, known, NEW)
-        self.checksum = _take(columns.checksum, at, known, 0).astype(np.uint32)
+        at_row = np.where(known, self.row, 0)
+        self.size = column(sizes, [item.size for item in several])
+        self.old_shard = _take(columns.shard, at_row, known, NEW)
+        self.old_offset = _take(columns.offset, at_row, known, NEW)
+        self.checksum = _take(columns.checksum, at_row, known, 0).astype(np.uint32)
         self.files = tuple(columns.files.values())
         numbers = np.fromiter(columns.files, np.int64, len(columns.files))
         file = np.searchsorted(numbers, self.old_shard)
         self.source = np.where(derived, -1, file)
 
 
-def _as_array(numbers: object) -> Int64s:
-    if isinstance(numbers, range):
-        return np.arange(numbers.start, numbers.stop, numbers.step, dtype=np.int64)
-    return np.asarray(numbers, dtype=np.int64)
+def _from_recipes(
+    catalog: Catalog, plain: NDArray[np.bool_], rows: Int64s
+) -> tuple[Int64s, Int64s]:
+    """Return for every position the number of its recipe, -1 for none, and the bytes it takes.
+
+    Raises:
+        UnsupportedError: A recipe gives what a bundle cannot hold.
+    """
+    number, sizes = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.int64)
+    if len(catalog.columns):
+        sizes[plain] = np.asarray(catalog.columns.size)[rows[plain]]
+    if catalog.bulk is None:
+        return number, sizes
+    number[:] = catalog.bulk.number
+    made = catalog.bulk.at()
+    width = np.ones((2, len(catalog.bulk.recipes)), np.int64)
+    for at in np.unique(number[made]).tolist():
+        recipe = catalog.bulk.recipes[at]
+        if recipe.gives not in CODES:
+            name = catalog.names[int(np.flatnonzero(number == at)[0])]
+            raise _cannot_hold(recipe.gives, name)
+        width[:, at] = [TensorSpec(dtype, ()).itemsize for dtype in (recipe.takes, recipe.gives)]
+    before, after = width[:, number[made]]
+    sizes[made] = sizes[made] // before * after
+    return number, sizes
+
+
+def _cannot_hold(dtype: str, name: str) -> UnsupportedError:
+    msg = f"a TensorFlow checkpoint cannot hold {dtype}"
+    return UnsupportedError(msg, tensor=name)
 
 
 def _take(column: memoryview, at: Int64s, known: np.ndarray, default: int) -> Int64s:
@@ -84,25 +120,20 @@ def _take(column: memoryview, at: Int64s, known: np.ndarray, default: int) -> In
     return np.where(known, np.asarray(column).astype(np.int64)[at], default)
 
 
-def _positions(catalog: Catalog, rows: Int64s) -> Iterator[int]:
-    """Return the positions of the tensors that are changed, or in slices."""
-    yield from map(catalog.position, catalog.changed)
-    if catalog.columns.parts:
-        yield from np.flatnonzero(np.isin(rows, list(catalog.columns.parts))).tolist()
-
-
 def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
     """Yield the stored runs of one tensor that is changed, or in slices."""
     name, row = catalog.names[at], catalog.rows[at]
-    tensor = catalog.changed.get(name)
+    tensor = catalog.single.get(name)
     slices = catalog.columns.parts.get(row, ())
     if tensor is None:
         for part, (_, slice_row) in enumerate(slices):
             yield _Item(at, part, slice_row, catalog.columns.size[slice_row], derived=False)
         return
     if tensor.spec.dtype not in CODES:
-        msg = f"a TensorFlow checkpoint cannot hold {tensor.spec.dtype}"
-        raise UnsupportedError(msg, tensor=name)
+        raise _cannot_hold(tensor.spec.dtype, name)
+    if not slices and _is_row(catalog, tensor, row):
+        yield _Item(at, 0, row, catalog.columns.size[row], derived=False)
+        return
     old = [slice_row for _, slice_row in slices]
     if tensor.boxes != tuple(box for box, _ in slices):
         old = [row] * len(tensor.boxes)
@@ -110,6 +141,15 @@ def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
         payload = _payload(tensor, box, catalog.columns.byteorder)
         size = box.count * tensor.spec.itemsize if payload is None else len(payload)
         yield _Item(at, part, old[part], size, derived=True, payload=payload)
+
+
+def _is_row(catalog: Catalog, tensor: Tensor, row: int) -> bool:
+    """Tell whether a tensor is the bytes of a row, of which the index says something else."""
+    if row < 0 or not isinstance(tensor.source, Stored):
+        return False
+    whole = catalog.columns.tensor(row).source
+    extents = [piece.extent for piece in tensor.source.pieces]
+    return isinstance(whole, Stored) and extents == [piece.extent for piece in whole.pieces]
 
 
 def _payload(tensor: Tensor, box: Box, byteorder: str) -> bytes | memoryview | None:

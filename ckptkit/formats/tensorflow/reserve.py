@@ -15,7 +15,7 @@ from ckptkit.placement import Placement
 from ckptkit.storage.sidecar import is_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -247,8 +247,16 @@ def _patched(before: Catalog, after: Catalog, items: Items, prefix: str) -> _Pla
     return _Places(paths, tuple(sizes), paths, order, shard, offset, items.source[order] >= 0)
 
 
+def _suspects(after: Catalog) -> list[int]:
+    """Return where a dtype or a shape may have changed; of recipes that do it, the first tensor."""
+    found = set(map(after.position, after.single))
+    if after.bulk is not None:
+        other = [recipe.gives != recipe.takes for recipe in after.bulk.recipes]
+        found.update(np.flatnonzero(np.array([*other, False])[after.bulk.number])[:1].tolist())
+    return sorted(found)
+
+
 def _check_places(before: Catalog, after: Catalog) -> None:
-    changed: Mapping[str, object] = after.changed
     if len(set(after.rows)) < len(after.rows) or (after.rows and min(after.rows) < 0):
         known: set[int] = set()
         for name, row in zip(after.names, after.rows, strict=True):
@@ -256,8 +264,9 @@ def _check_places(before: Catalog, after: Catalog) -> None:
                 msg = "a new tensor has no place yet; append it instead"
                 raise EditError(msg, tensor=name)
             known.add(row)
-    for name in changed:
-        tensor, old = after[name], before.columns.tensor(after.row(name))
+    for at in _suspects(after):
+        name = after.names[at]
+        tensor, old = after.tensor_at(at), before.columns.tensor(after.rows[at])
         if tensor.spec != old.spec or tensor.boxes != old.boxes:
             msg = f"{name!r} becomes {tensor.spec} and was {old.spec}; append it instead"
             raise EditError(msg, tensor=name)
@@ -272,8 +281,9 @@ def _check_places(before: Catalog, after: Catalog) -> None:
 def _check_saved_model(before: Catalog, after: Catalog, folder: str) -> None:
     """Refuse what the program beside the variables would contradict."""
     renamed = list(before.names) != list(after.names)
+    suspects = [after.names[at] for at in _suspects(after)]
     respecified = [
-        name for name in after.changed if name in before and before.spec(name) != after.spec(name)
+        name for name in suspects if name in before and before.spec(name) != after.spec(name)
     ]
     if renamed or respecified:
         what = "names of tensors" if renamed else f"the dtype or shape of {respecified[0]!r}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Tensor
-    from ckptkit.placement import Placement
+    from ckptkit.placement import Int64s, Placement
     from ckptkit.region import Box
 
 _VERBATIM: Final = -1
@@ -36,12 +38,11 @@ def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) 
         placement: Where their bytes are.
         checksums: uint32, CRC-32C of every item of the placement.
     """
-    records = _Records(catalog, placement, checksums)
-    keys, key_ends = _native.names_encode(records.names)
-    order = np.frombuffer(_native.keys_order(keys, key_ends), np.int64)
-    if np.any(order[1:] < order[:-1]):
-        names = records.names
-        keys, key_ends = _native.names_encode([names[at] for at in order.tolist()])
+    known = _KNOWN.get(placement)
+    if known is None or known.catalog is not catalog:
+        known = _KNOWN[placement] = _sorted(catalog, placement)
+    records, order, (keys, key_ends) = known.records, known.order, known.keys
+    checksum = np.concatenate([np.zeros(records.others, np.uint32), checksums])
     values, value_ends = _native.entries_encode(
         records.templates,
         records.template_ends,
@@ -49,7 +50,7 @@ def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) 
         records.shard[order],
         records.offset[order],
         records.size[order],
-        _masked(records.checksum[order]),
+        _masked(checksum[order]),
     )
     index = _native.table_encode(keys, key_ends, values, value_ends)
     if placement.template is None:
@@ -59,6 +60,36 @@ def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) 
     # A compressed index says the same in other bytes; what holds more says something else.
     table = (keys, key_ends, values, value_ends)
     return old if old != index and _says(old, table) else index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sorted:
+    """All of an index but its checksums.
+
+    Attributes:
+        keys: The keys, in order, and where each of them ends.
+        order: int64, which of the records each key is for.
+    """
+
+    catalog: Catalog
+    records: _Records
+    keys: tuple[bytes, bytes]
+    order: Int64s
+
+
+_KNOWN: Final[WeakKeyDictionary[Placement, _Sorted]] = WeakKeyDictionary()
+"""A plan makes its index twice: to know how long it is, and with the checksums."""
+
+
+def _sorted(catalog: Catalog, placement: Placement) -> _Sorted:
+    records = _Records(catalog, placement)
+    keys = _native.names_encode(records.names)
+    order = np.frombuffer(_native.keys_order(*keys), np.int64)
+    if np.any(order[1:] < order[:-1]):
+        names = records.names
+        keys = _native.names_encode([names[at] for at in order.tolist()])
+    records.names = []
+    return _Sorted(catalog, records, keys, order)
 
 
 def _says(index: bytes, table: tuple[bytes, bytes, bytes, bytes]) -> bool:
@@ -75,26 +106,27 @@ class _Records:
     Names of slices are their keys, which like all names here stand for any bytes.
     """
 
-    def __init__(
-        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
-    ) -> None:
+    def __init__(self, catalog: Catalog, placement: Placement) -> None:
         """Start with one record per item, then correct what is not just an old row."""
         self._catalog = catalog
         self._extra: list[bytes] = []
         self._base = len(catalog.columns) + 1
-        tensors = placement.tensor.tolist()
-        self.names = [catalog.names[at] for at in tensors]
+        names, tensors = catalog.names, placement.tensor
+        as_they_are = np.array_equal(tensors, np.arange(len(names)))
+        self.names = [*names] if as_they_are else [names[at] for at in tensors.tolist()]
         self.template = placement.row + 1
+        self._correct_derived(placement)
         whole = self._correct(placement)
         header = self._add(self._header(len(placement.files)))
-        self.names += ["", *(name for name, _ in whole)]
-        verbatim = [header, *(template for _, template in whole)]
-        self.template = np.concatenate([self.template, np.array(verbatim, np.int64)])
+        # Where the names are in order, the header in front keeps them so.
+        self.names = ["", *(name for name, _ in whole), *self.names]
+        verbatim = np.array([header, *(template for _, template in whole)], np.int64)
         zeros = np.zeros(len(verbatim), np.int64)
-        self.shard = np.concatenate([placement.shard, zeros]).astype(np.int32)
-        self.offset = np.concatenate([placement.offset, zeros])
-        self.size = np.concatenate([placement.size, zeros + _VERBATIM])
-        self.checksum = np.concatenate([checksums, zeros.astype(np.uint32)])
+        self.template = np.concatenate([verbatim, self.template])
+        self.shard = np.concatenate([zeros, placement.shard]).astype(np.int32)
+        self.offset = np.concatenate([zeros, placement.offset])
+        self.size = np.concatenate([zeros + _VERBATIM, placement.size])
+        self.others = len(verbatim)
         columns = catalog.columns
         self.templates = columns.entries + b"".join(self._extra)
         lengths = np.fromiter(map(len, self._extra), np.int64, len(self._extra))
@@ -118,7 +150,7 @@ class _Records:
             Name and template of the records that stand for sliced tensors as a whole.
         """
         catalog = self._catalog
-        special = set(map(catalog.position, catalog.changed))
+        special = set(map(catalog.position, catalog.single))
         if catalog.columns.parts:
             rows = catalog.rows
             special.update(at for at in range(len(rows)) if rows[at] in catalog.columns.parts)
@@ -131,7 +163,7 @@ class _Records:
         for at, numbers in items.items():
             numbers.sort(key=placement.part.__getitem__)
             name = catalog.names[at]
-            tensor = catalog.changed.get(name) or catalog.columns.tensor(catalog.rows[at])
+            tensor = catalog.single.get(name) or catalog.columns.tensor(catalog.rows[at])
             slices = catalog.columns.parts.get(catalog.rows[at], ())
             # A tensor may be in a single slice, and then stays so.
             if len(numbers) == 1 and tensor.boxes != tuple(box for box, _ in slices):
@@ -140,12 +172,30 @@ class _Records:
                 whole.append((name, self._correct_sliced(name, tensor, catalog.rows[at], numbers)))
         return whole
 
+    def _correct_derived(self, placement: Placement) -> None:
+        """Give tensors their templates to which recipes give another dtype."""
+        bulk, columns = self._catalog.bulk, self._catalog.columns
+        if bulk is None:
+            return
+        gives = [recipe.gives for recipe in bulk.recipes]
+        number = bulk.number[placement.tensor]
+        other = np.array([*(recipe.gives != recipe.takes for recipe in bulk.recipes), False])
+        items = np.flatnonzero(other[number])
+        rows, numbers = placement.row[items].tolist(), number[items].tolist()
+        for item, row, at in zip(items.tolist(), rows, numbers, strict=True):
+            self.template[item] = self._respec(row, gives[at], columns.shape(row))
+
     def _correct_plain(self, tensor: Tensor, row: int, item: int) -> None:
         if row < 0:
             self.template[item] = self._add(
                 _native.entry_encode(CODES[tensor.spec.dtype], tensor.spec.shape)
             )
-        elif self._catalog.columns.spec(row) != tensor.spec or row in self._catalog.columns.parts:
+        elif row in self._catalog.columns.parts:
+            # Another shape on the way: with it goes the list of slices.
+            dtype, shape = CODES[tensor.spec.dtype], tensor.spec.shape
+            entry = _native.entry_respec(self._catalog.columns.entry(row), dtype, (*shape, 1))
+            self.template[item] = self._add(_native.entry_respec(entry, dtype, shape))
+        elif self._catalog.columns.spec(row) != tensor.spec:
             self.template[item] = self._respec(row, tensor.spec.dtype, tensor.spec.shape)
 
     def _correct_sliced(self, name: str, tensor: Tensor, row: int, items: Sequence[int]) -> int:

@@ -12,7 +12,9 @@ import pytest
 
 import ckptkit
 from ckptkit import EditError
-from ckptkit.engine import device, run, work
+from ckptkit.engine import device, exact, program, run
+from ckptkit.kernels import Expression
+from ckptkit.language import parse
 from tests.golden.handmade import Bundle, as_bytes, grid, numpy_dtype
 from tests.unit.engine.test_run import Pickling
 
@@ -29,7 +31,8 @@ def contents(prefix):
 def small_chunks(monkeypatch):
     """Make many chunks of different lengths."""
     monkeypatch.setattr(run, "MAX_CHUNK", 1000)
-    monkeypatch.setattr(work, "BLOCK", 900)
+    monkeypatch.setattr(program, "BLOCK", 900)
+    device._TRACED.clear()
 
 
 def bundle(dtype="float32", **options):
@@ -77,7 +80,6 @@ EDITS = {
 )
 def test_tensorflow_gives_the_bytes_of_numpy(tf, tmp_path, used, dtype, big):
     edits = EDITS["float" if "float" in dtype else "int"]
-    edits = [edit for edit in edits if not (dtype == "uint8" and "= -x" in edit)]
     with ckptkit.open(bundle(dtype, big_endian=big).write(tmp_path / "m")) as found:
         for name in ("numpy", "cpu"):
             found.edit(*edits).plan(tmp_path / name).run(device=name)
@@ -135,7 +137,8 @@ def test_steps_from_elsewhere_share_their_traces(tf, tmp_path, used):
         draft = found.edit("w/* *= 0.5", ckptkit.Map("sliced", tf.math.square))
         draft.plan(tmp_path / "n").run(device="cpu", executor=Pickling())
         draft.plan(tmp_path / "o").run(device="cpu")
-    assert [one.traces for one in used] == [2, 2]
+    # What is built in is traced for all runs, a function of the user for each.
+    assert [one.traces for one in used] == [2, 1]
     assert contents(tmp_path / "n") == contents(tmp_path / "o")
 
 
@@ -168,9 +171,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 logical = tf.config.LogicalDeviceConfiguration
 tf.config.set_logical_device_configuration(cpu, [logical(), logical()])
 import ckptkit
-from ckptkit.engine import device, run
+from ckptkit.engine import device, run, steps
 os.sched_getaffinity = lambda _: {0, 1}
-run.MAX_CHUNK = 1000
+run.MAX_CHUNK = steps.LIGHT = 1000
 seen = set()
 original = device.TensorFlowDevice._device
 def watched(self):
@@ -185,8 +188,9 @@ with ckptkit.open(folder + "/m") as found:
     draft.plan(folder + "/both").run(device="cpu")
     assert len(seen) == 2, seen
     seen.clear()
-    draft.plan(folder + "/second").run(device="cpu:1")
-    assert all(name.endswith(":1") for name in seen), seen
+    report = draft.plan(folder + "/second").run(device="cpu:1")
+    assert report.device == "cpu:1"
+    assert seen and all(name.endswith(":1") for name in seen), seen
 """
 
 
@@ -203,3 +207,175 @@ def test_two_devices_share_the_work_and_give_the_same_bytes(tf, tmp_path):
     assert program.returncode == 0, program.stderr
     assert contents(tmp_path / "both") == contents(tmp_path / "numpy")
     assert contents(tmp_path / "second") == contents(tmp_path / "numpy")
+
+
+def test_a_number_picks_a_logical_gpu(tf, monkeypatch):
+    gpus = [tf.config.LogicalDevice(f"/device:GPU:{number}", "GPU") for number in range(3)]
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind: gpus if kind == "GPU" else []
+    )
+    assert device.logical_devices("gpu") == ["/device:GPU:0", "/device:GPU:1", "/device:GPU:2"]
+    assert device.logical_devices("gpu:1") == ["/device:GPU:1"]
+    with pytest.raises(EditError, match="no device"):
+        device.logical_devices("gpu:3")
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "memory", "threads", "chunk"),
+    [
+        (1, 1, 256, 3, 256 / 24),
+        (1, 2, 1024, 6, 1024 / 48),
+        (16, 1, 4096, 16, 32),
+        (16, 1, 256, 8, 4),
+        (1, 2, 64, 2, 4),
+    ],
+)
+def test_a_gpu_gets_threads_for_its_copies_within_the_memory(
+    tmp_path, monkeypatch, cores, gpus, memory, threads, chunk
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(run, "logical_devices", lambda name: ["GPU"] * gpus)
+    with ckptkit.open(bundle().write(tmp_path / "m")) as found:
+        plan = found.edit("row *= 2").plan(tmp_path / "n")
+    agreed = run.terms(plan.work, run.Means("gpu", memory=memory << 20))
+    assert (agreed.threads, agreed.chunk) == (threads, int(chunk * (1 << 20)))
+    assert threads <= agreed.window <= 2 * threads
+
+
+@pytest.fixture
+def small_device(tf, monkeypatch):
+    """Devices whose memory holds a number of elements; more is out of memory, and counted."""
+
+    def make(most):
+        failed = []
+
+        class Small(device.TensorFlowDevice):
+            def _trace(self, function, key):
+                traced = super()._trace(function, key)
+
+                def limited(*tensors):
+                    size = max(int(tf.size(tensor)) for tensor in tensors)
+                    if size > most:
+                        failed.append(size)
+                        raise tf.errors.ResourceExhaustedError(None, None, "no more memory")
+                    return traced(*tensors)
+
+                return limited
+
+        monkeypatch.setattr(device, "TensorFlowDevice", Small)
+        return failed
+
+    return make
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("most", [1, 7, 64, 10_000])
+def test_out_of_memory_goes_on_in_halves_with_the_same_bytes(tf, tmp_path, small_device, most):
+    failed = small_device(most)
+    edits = (*EDITS["float"], ckptkit.Map("w/0", tf.math.square))
+    with ckptkit.open(bundle().write(tmp_path / "m")) as found:
+        found.edit(*edits).plan(tmp_path / "numpy").run(device="numpy")
+        found.edit(*edits).plan(tmp_path / "cpu").run(device="cpu")
+    assert bool(failed) == (most < 10_000)
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "numpy")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "shapes",
+    [[(8, 6), (6,)], [(1, 50), (1, 1)], [(5, 7), (5, 1), (1, 7)], [(3, 4, 5), (4, 1)], [()]],
+)
+def test_inputs_that_broadcast_go_into_both_halves(tf, small_device, shapes):
+    small_device(1 if shapes == [()] else 7)
+    rng = np.random.default_rng(2)
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    names = [f't("{number}")' for number in range(1, len(shapes))]
+    kernel = Expression(parse(f"w = {' + '.join(['x', *names])}").expr, "float32")
+    found = device.device_from("cpu").run(kernel, inputs, "float32")
+    assert as_bytes(found) == as_bytes(device.NumpyDevice().run(kernel, inputs, "float32"))
+
+
+@pytest.mark.tensorflow
+def test_a_size_that_was_too_much_is_not_tried_again(tf, small_device):
+    failed = small_device(30)
+    kernel = Expression(parse("w = x * 3").expr, "float32")
+    small = device.device_from("cpu")
+    values = np.arange(100, dtype=np.float32)
+    for _ in range(3):
+        assert np.array_equal(small.run(kernel, [values], "float32"), values * 3)
+    assert failed == [100, 50]
+
+
+class Whole:
+    """A kernel that is about the whole tensor."""
+
+    label = "whole"
+    elementwise = False
+    callable_kernel = False
+
+    def block(self, ops, inputs):
+        return ops.call("negative", inputs)
+
+
+@pytest.mark.tensorflow
+def test_what_cannot_be_cut_says_what_to_do(tf, small_device):
+    small_device(30)
+    small = device.device_from("cpu")
+    assert small.run(Whole(), [np.ones(30, np.float32)], "float32").shape == (30,)
+    with pytest.raises(EditError, match=r"whole on \[31\].*smaller parts.*--memory.*--device cpu"):
+        small.run(Whole(), [np.ones(31, np.float32)], "float32")
+
+
+@pytest.mark.tensorflow
+def test_one_element_that_is_too_much_is_an_error(tf, small_device):
+    small_device(0)
+    kernel = Expression(parse("w = x * 3").expr, "float32")
+    with pytest.raises(EditError, match=r"memory does not suffice for x \* 3"):
+        device.device_from("cpu").run(kernel, [np.ones((2, 2), np.float32)], "float32")
+
+
+STRICT = [
+    (("w/* *= 0.5", "sliced[1] = abs(x)", "w/1 = x ** 2", "cast w/2 -> int8"), ()),
+    (("w/* = exp(x)", "sliced[1:3, 2] = tanh(x) + exp(x)"), ("exp", "tanh")),
+    (("w/3 = x", "w/3 = x + x ** 3", 'w/3[2] = t("row") * 2'), ("power",)),
+    (("w/3 = x ** x ** 2",), ("power",)),
+    (("w/3 = cast(x // 3, int32)",), ("floor_divide",)),
+    ((ckptkit.Map("w/0", abs),), ("map abs",)),
+    (("z *= 2", "w/1 += 1"), ("multiply of complex numbers",)),
+    (("z += 2", "w/1 *= 2"), ()),
+    (('row = abs(t("z"))',), ("abs of complex numbers",)),
+    (
+        ("row = abs(cast(x, complex64)) / 3",),
+        ("divide of complex numbers", "abs of complex numbers"),
+    ),
+    (("scalar = abs(2j)",), ("abs of complex numbers",)),
+]
+
+
+@pytest.mark.parametrize(("edits", "expected"), STRICT)
+def test_strict_refuses_what_depends_on_the_device_before_anything_is_written(
+    tmp_path, edits, expected
+):
+    made = bundle()
+    made.add(b"z", np.ones(23, np.complex64))
+    with ckptkit.open(made.write(tmp_path / "m")) as found:
+        plan = found.edit(*edits).plan(tmp_path / "n")
+    assert exact.inexact(plan.work) == expected
+    if not expected:
+        assert plan.run("numpy", strict=True).device == "numpy"
+        return
+    with pytest.raises(EditError, match=r"strict: .* may differ") as caught:
+        plan.run("numpy", strict=True)
+    assert all(name in str(caught.value) for name in expected)
+    assert not list(tmp_path.glob("n.*"))
+
+
+@pytest.mark.tensorflow
+def test_traces_are_kept_for_a_number_of_functions(tf, monkeypatch):
+    monkeypatch.setattr(device, "TRACES_KEPT", 2)
+    here = device.device_from("cpu")
+    for number in (1, 2, 3, 1, 3, 4, 3):
+        kernel = Expression(parse(f"w = x * {number}").expr, "float32")
+        assert here.run(kernel, [np.ones(2, np.float32)], "float32")[0] == number
+    assert here.traces == 5
+    assert len(device._TRACED) == 2

@@ -13,7 +13,7 @@ import pytest
 
 import ckptkit
 from ckptkit import EditError
-from ckptkit.engine import queue, run, work
+from ckptkit.engine import program, queue, run, work
 from tests.golden.handmade import Bundle, grid
 
 EDITS = (
@@ -32,7 +32,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(run, "MAX_CHUNK", 1000)
     monkeypatch.setattr(queue, "COPY", 2000)
     monkeypatch.setattr(work, "COPY", 2000)
-    monkeypatch.setattr(work, "BLOCK", 700)
+    monkeypatch.setattr(program, "BLOCK", 700)
 
 
 @pytest.fixture
