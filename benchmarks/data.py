@@ -42,6 +42,7 @@ class Scale:
         tensor_bytes: Bytes of each tensor of the large checkpoint.
         tensors: How many it has.
         many: Tensors of the checkpoint of tiny tensors.
+        vectors: Tensors of the checkpoint of tensors of 64 bytes.
         sliced_bytes: Bytes of the tensor of which rows are read.
         side: Rows and columns of the square matrix.
         patched: Bytes of the tensors of which a few bytes change, rising.
@@ -52,6 +53,7 @@ class Scale:
     tensor_bytes: int
     tensors: int
     many: int
+    vectors: int
     sliced_bytes: int
     side: int
     patched: tuple[int, ...]
@@ -61,9 +63,39 @@ class Scale:
 SCALES: Final = {
     scale.name: scale
     for scale in (
-        Scale("full", 64 * MIB, 64, 1_000_000, 128 * MIB, 16384, (64 * MIB, 512 * MIB, 4 * GIB), 5),
-        Scale("medium", 64 * MIB, 16, 200_000, 128 * MIB, 8192, (64 * MIB, 256 * MIB, GIB), 3),
-        Scale("small", 4 * MIB, 16, 20_000, 8 * MIB, 1024, (4 * MIB, 8 * MIB, 16 * MIB), 3),
+        Scale(
+            "full",
+            tensor_bytes=64 * MIB,
+            tensors=64,
+            many=1_000_000,
+            vectors=200_000,
+            sliced_bytes=128 * MIB,
+            side=16384,
+            patched=(64 * MIB, 512 * MIB, 4 * GIB),
+            repeats=5,
+        ),
+        Scale(
+            "medium",
+            tensor_bytes=64 * MIB,
+            tensors=16,
+            many=200_000,
+            vectors=50_000,
+            sliced_bytes=128 * MIB,
+            side=8192,
+            patched=(64 * MIB, 256 * MIB, GIB),
+            repeats=3,
+        ),
+        Scale(
+            "small",
+            tensor_bytes=4 * MIB,
+            tensors=16,
+            many=20_000,
+            vectors=5_000,
+            sliced_bytes=8 * MIB,
+            side=1024,
+            patched=(4 * MIB, 8 * MIB, 16 * MIB),
+            repeats=3,
+        ),
     )
 }
 
@@ -100,6 +132,10 @@ class Inputs:
     def many(self) -> str:
         """Return the prefix of a checkpoint of very many tensors of 16 bytes."""
         return self._made("many", partial(write_many, count=self.scale.many))
+
+    def vectors(self) -> str:
+        """Return the prefix of a checkpoint of many tensors of 64 bytes."""
+        return self._made("vectors", partial(write_many, count=self.scale.vectors, width=16))
 
     def sliced(self) -> str:
         """Return the prefix of a checkpoint of one tensor."""
@@ -178,17 +214,19 @@ def write_trained(source: str, prefix: str, *, count: int) -> None:
         checkpoint.edit(*renames).plan(prefix, how="link").run(device="numpy")
 
 
-def write_many(prefix: str, *, count: int) -> None:
-    """Write tiny tensors, eight to a layer."""
+def part(number: int) -> str:
+    """Return the name of a tensor of a checkpoint of tiny ones, eight to a layer."""
+    return f"model/layer_{number // 8:06d}/part_{number % 8}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def write_many(prefix: str, *, count: int, width: int = 4) -> None:
+    """Write tiny tensors of ``width`` numbers each."""
     import numpy as np
 
     import ckptkit
 
-    values = np.arange(count * 4, dtype=np.float32).reshape(count, 4)
-    names = (
-        f"model/layer_{at // 8:06d}/part_{at % 8}/.ATTRIBUTES/VARIABLE_VALUE" for at in range(count)
-    )
-    ckptkit.save(prefix, dict(zip(names, values, strict=True)))
+    values = np.arange(count * width, dtype=np.float32).reshape(count, width)
+    ckptkit.save(prefix, dict(zip(map(part, range(count)), values, strict=True)))
 
 
 def write_sliced(prefix: str, *, nbytes: int) -> None:

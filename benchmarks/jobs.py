@@ -7,19 +7,26 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.data import files
-from benchmarks.trial import Extra, Job
+from benchmarks.trial import MIB, Extra, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Tensors = dict[str, Any]
     Change = Callable[[Tensors], Tensors]
+    Compute = Callable[[NDArray[Any]], NDArray[Any]]
+
+BUDGET: Final = 256 * MIB
+"""Staging memory that an edit may use."""
+
+SLACK: Final = 100
+"""MiB of peak memory beyond the budget: the program itself, and TensorFlow if it computes."""
 
 UNSYNCED: Final = "before sync"
 """The lap of a script of TensorFlow that ends before its files are durable."""
@@ -47,7 +54,7 @@ def edit(
     *,
     how: str = "copy",
     device: str = "numpy",
-    memory: int = 256 << 20,
+    memory: int = BUDGET,
 ) -> Job:
     """Return our side: an edit, from opening the checkpoint until the result is durable.
 
@@ -226,6 +233,30 @@ def check_values(
     Raises:
         ValueError: It reads something else.
     """
+    expected = {name: partial(_times, factor=factor) for name, factor in factors}
+    check_computed(source, target, expected, names)
+
+
+def _times(values: NDArray[Any], factor: float) -> NDArray[Any]:
+    found: NDArray[Any] = values * values.dtype.type(factor)
+    return found
+
+
+def check_computed(
+    source: str, target: str, expected: Mapping[str, Compute], names: int, tolerance: float = 0
+) -> None:
+    """See that TensorFlow reads what is expected, and that all checksums hold.
+
+    Args:
+        source: What was edited.
+        target: The result.
+        expected: Names of tensors, and what gives the values of each from those before.
+        names: How many tensors there are.
+        tolerance: By which part of itself a value may be off.
+
+    Raises:
+        ValueError: It reads something else.
+    """
     import numpy as np
 
     tf = tensorflow()
@@ -233,10 +264,10 @@ def check_values(
     if len(after.get_variable_to_shape_map()) != names:
         msg = f"{target} has other tensors than expected"
         raise ValueError(msg)
-    for name, factor in factors:
-        given: NDArray[np.float32] = before.get_tensor(name)
-        if not np.array_equal(given * np.float32(factor), after.get_tensor(name)):
-            msg = f"{name} of {target} is not {factor} times that of {source}"
+    for name, compute in expected.items():
+        wanted, found = compute(before.get_tensor(name)), after.get_tensor(name)
+        if found.dtype != wanted.dtype or not np.allclose(found, wanted, rtol=tolerance, atol=0):
+            msg = f"{name} of {target} is not what was to be made of that of {source}"
             raise ValueError(msg)
     check_sound(target)
 

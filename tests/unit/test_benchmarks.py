@@ -13,10 +13,11 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import jobs
+from benchmarks import jobs, pipeline, prune
 from benchmarks.data import SCALES, Inputs, files, kernel, trained
 from benchmarks.measure import Apart, BenchmarkError, call_apart, measure, peak_memory
 from benchmarks.report import Result, summary, table, write_json
@@ -35,7 +36,17 @@ from benchmarks.trial import (
     within,
 )
 
-MAKERS = ("large", "working", "trained", "many", "sliced", "matrix", "square", "tiny")
+MAKERS = (
+    "large",
+    "working",
+    "trained",
+    "many",
+    "vectors",
+    "sliced",
+    "matrix",
+    "square",
+    "tiny",
+)
 """The inputs, which take a while to be made."""
 
 
@@ -234,6 +245,9 @@ def test_inputs_are_what_they_say(tmp_path):
         assert len({tensor.read().tobytes() for tensor in large.values()}) == scale.tensors
     with ckptkit.open(inputs.tiny()) as tiny:
         assert len(tiny) == 20
+    with ckptkit.open(inputs.vectors()) as vectors:
+        assert len(vectors) == scale.vectors
+        assert {tensor.nbytes for tensor in vectors.values()} == {64}
 
 
 def test_a_copy_that_was_edited_in_place_is_as_before_when_it_is_cut_back(tmp_path):
@@ -269,6 +283,36 @@ def test_a_patch_is_taken_back_to_the_byte(statement, tmp_path):
     assert contents(prefix) != before
     jobs.patch(prefix, statement.format(2))
     assert contents(prefix) == before
+
+
+def test_a_stage_alone_moves_every_byte_whatever_is_left_at_the_end(tmp_path):
+    nbytes = 2 * pipeline.CHUNK + 100
+    path = tmp_path / "out" / "file"
+    pipeline.write(str(path), nbytes)()
+    written = path.read_bytes()
+    assert len(written) == nbytes
+    assert np.frombuffer(written, np.float32).tolist() == [1] * (nbytes // 4)
+    calls = []
+    pipeline._each(lambda pair, start: calls.append((pair, start)), [("a",), ("b",)], nbytes)
+    assert sorted(start for _, start in calls) == [0, pipeline.CHUNK, 2 * pipeline.CHUNK]
+
+
+@pytest.mark.tensorflow
+def test_results_that_are_not_exact_are_found(tmp_path):
+    import ckptkit
+
+    source = str(tmp_path / "source")
+    ckptkit.save(source, {kernel(0): np.arange(1, 9, dtype=np.float32)})
+    for number, statement in enumerate(["prune ** -> 50%", "prune ** -> 25%"]):
+        target = str(tmp_path / f"pruned-{number}")
+        jobs.edit(source, target, statement)()
+    prune.check(source, str(tmp_path / "pruned-0"))
+    with pytest.raises(ValueError, match="2 of 8 elements are below 3"):
+        prune.check(source, str(tmp_path / "pruned-1"))
+    jobs.edit(source, str(tmp_path / "half"), "** *= 0.5")()
+    jobs.check_values(source, str(tmp_path / "half"), [(kernel(0), 0.5)], 1)
+    with pytest.raises(ValueError, match="not what was to be made"):
+        jobs.check_values(source, str(tmp_path / "half"), [(kernel(0), 0.25)], 1)
 
 
 def test_the_list_names_every_benchmark(capsys):

@@ -100,7 +100,7 @@ def test_statements_of_the_language_parse():
     from ckptkit.language import parse
 
     listed = blocks("text")[0].splitlines()
-    assert len(listed) == 9
+    assert len(listed) == 24
     for line in listed:
         parse(re.split(r" {3,}", line)[0])
     for statement in re.findall(r"`(\*\*/[^`]* [*+]= [^`]*)`", README):
