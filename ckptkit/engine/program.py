@@ -218,6 +218,12 @@ def reads(tensor: Tensor, box: Box) -> Iterator[tuple[Tensor, Box]]:
     if source.region is None:
         if is_measured(tensor):
             return
+        if source.kernel.elementwise:
+            inputs: list[tuple[Tensor, Box]] = []
+            _fuse(tensor, box, inputs)
+            for part, where in inputs:
+                yield from reads(part, where)
+            return
         given = [parent.spec for parent in source.parents]
         for number, at in source.kernel.needs(box, given):
             yield from reads(source.parents[number], at)
