@@ -485,7 +485,8 @@ def _together(shapes: list[tuple[int, ...]]) -> None:
 
 
 def _resized(expr: Apply, values: Array, axis: int) -> Array:
-    size, fill = expr.option("size"), expr.option("fill") or "zeros"
+    size, fill = expr.option("size"), expr.option("fill")
+    fill = "zeros" if fill is None else fill
     more = size - values.shape[axis]
     if more <= 0:
         return np.take(values, np.arange(size), axis)

@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ckptkit.engine.exact import COMPLEX_INEXACT
+from ckptkit.errors import EditError
 from ckptkit.expressions import OPS, Call, Convert, Current, Number, Other
 from ckptkit.expressions import inputs as further
 from ckptkit.kernels import Expression
-from ckptkit.lowering import KindError, NumpyOps, integer_range, is_number, lower
+from ckptkit.lowering import NumpyOps, integer_range, is_number, lower
 from ckptkit.model import DTYPES
 from tests.golden.handmade import numpy_dtype
 
@@ -24,7 +25,7 @@ def _kernel(tree, dtype):
     for gives in (dtype, "float32", "float64"):
         try:
             lower(tree, gives, (dtype,) * (1 + len(names)))
-        except KindError:
+        except EditError:
             continue
         return Expression(tree, gives)
     return None
