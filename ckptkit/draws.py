@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckptkit import _native
+from ckptkit.kernels import OnHost
 from ckptkit.lowering import numpy_dtype
 from ckptkit.model import TensorSpec
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ckptkit.kernels import Get, Granularity, Need, Run
-    from ckptkit.lowering import Ops
+    from ckptkit.kernels import Get, Need, Run
     from ckptkit.region import Box, Selection
 
 
@@ -65,24 +65,15 @@ class Place:
         return [base + sum(offsets) for offsets in itertools.product(*outer)], width, step
 
 
-class _Made:
+class _Made(OnHost):
     """What kernels without inputs share."""
 
-    elementwise: ClassVar = False
-    aligned: ClassVar = False
-    granularity: ClassVar[Granularity] = "element"
-    callable_kernel: ClassVar = False
     uses_current: ClassVar = False
-    inexact: ClassVar[tuple[str, ...]] = ()
 
     def needs(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Need]:
         """Need nothing."""
         del box, given
         return iter(())
-
-    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
-        """Run on the host alone."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,10 +398,14 @@ def operations(expr: Expr) -> int:
     return 1 + operations(expr.argument) if isinstance(expr, Convert) else 0
 
 
+def repaired(value: Expr, number: float) -> Expr:
+    """Return an expression with a number in the place of what is not finite."""
+    return Call("where", (Call("isfinite", (value,)), value, Number(number)))
+
+
 def _repaired(args: tuple[Expr, ...], options: Mapping[str, Option]) -> Expr:
-    value = options.get("value", 0)
-    number = Number(value if isinstance(value, int | float) else 0)
-    return Call("where", (Call("isfinite", args), args[0], number))
+    number = options.get("value", 0)
+    return repaired(args[0], number if isinstance(number, int | float) else 0)
 
 
 def quantized(value: Expr, scale: Expr) -> Expr:

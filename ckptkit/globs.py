@@ -52,16 +52,8 @@ def select(catalog: Catalog, target: str) -> Sequence[str]:
     Raises:
         EditError: There is none.
     """
-    if not is_glob(target):
-        names: Sequence[str] = [target] if target in catalog else []
-    elif target == EVERYTHING:
-        names = catalog.names
-    else:
-        matches = glob_pattern(target).fullmatch
-        names = [name for name in catalog.names if matches(name)]
-    if not names:
-        raise no_match(catalog, target)
-    return names
+    found, names = places(catalog, target), catalog.names
+    return names if len(found) == len(names) else [names[at] for at in found]
 
 
 def places(catalog: Catalog, target: str) -> Sequence[int]:

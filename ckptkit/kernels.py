@@ -153,6 +153,21 @@ def crop(values: np.ndarray[Any, Any], where: Sequence[slice]) -> np.ndarray[Any
     return found
 
 
+class OnHost:
+    """What kernels share that never go to a device: they see axes, and move or count elements."""
+
+    elementwise: ClassVar = False
+    aligned: ClassVar = False
+    granularity: ClassVar[Granularity] = "element"
+    callable_kernel: ClassVar = False
+    uses_current: ClassVar = True
+    inexact: ClassVar[tuple[str, ...]] = ()
+
+    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
+        """Refuse: nothing hands such a kernel to a device."""
+        raise NotImplementedError
+
+
 class Blockwise:
     """A kernel that computes a block from the blocks of its inputs that broadcast to it."""
 

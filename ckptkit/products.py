@@ -144,8 +144,7 @@ class Sparsify(Blockwise):
         axis = axis_of(self.axis, len(box.shape))
         low = box.start[axis] // self.group * self.group
         high = -(-(box.start[axis] + box.shape[axis]) // self.group) * self.group
-        start = (*box.start[:axis], low, *box.start[axis + 1 :])
-        return Box(start, (*box.shape[:axis], high - low, *box.shape[axis + 1 :]))
+        return box.along(axis, low, high - low)
 
     def compute(self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run) -> Array:
         """Choose within each group, on the host."""

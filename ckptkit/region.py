@@ -40,6 +40,13 @@ class Box:
             slice(a - o, a - o + n) for a, n, o in zip(self.start, self.shape, base, strict=True)
         )
 
+    def along(self, axis: int, start: int, size: int) -> Box:
+        """Return the box with another start and extent along one axis."""
+        return Box(
+            (*self.start[:axis], start, *self.start[axis + 1 :]),
+            (*self.shape[:axis], size, *self.shape[axis + 1 :]),
+        )
+
     def intersect(self, other: Box) -> Box | None:
         """Return the common part, or None where there is none."""
         start = tuple(map(max, self.start, other.start))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptkit import _native
 from ckptkit.errors import EditError
 from ckptkit.expressions import REDUCTIONS
-from ckptkit.kernels import Need
+from ckptkit.kernels import Need, OnHost
 from ckptkit.lowering import KindError, numpy_dtype, working_dtype
 from ckptkit.model import DTYPES, TensorSpec
 from ckptkit.region import Box
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ckptkit.kernels import Get, Granularity, Run
-    from ckptkit.lowering import Ops
+    from ckptkit.kernels import Get, Run
 
     Array = np.ndarray[Any, Any]
 
@@ -37,15 +36,8 @@ _SUMMED: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
 _ARRAYS: Final = {"var": 2, "std": 2}
 
 
-class Statistic:
+class Statistic(OnHost):
     """What all reductions share."""
-
-    elementwise: ClassVar = False
-    aligned: ClassVar = False
-    granularity: ClassVar[Granularity] = "element"
-    callable_kernel: ClassVar = False
-    uses_current: ClassVar = True
-    inexact: ClassVar[tuple[str, ...]] = ()
 
     @property
     def passes(self) -> int:
@@ -93,10 +85,6 @@ class Statistic:
 
     def compute(self, box: Box, given: Sequence[TensorSpec], get: Get, run: Run) -> Array:
         """Refuse: a pass of its own gives the result before it is needed."""
-        raise NotImplementedError
-
-    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
-        """Statistics run on the host alone."""
         raise NotImplementedError
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ckptkit.errors import EditError
-from ckptkit.kernels import Need, broadcast, broadcasts
+from ckptkit.kernels import Need, OnHost, broadcast, broadcasts
 from ckptkit.lowering import numpy_dtype
 from ckptkit.model import TensorSpec
 from ckptkit.region import Box, Region
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ckptkit.kernels import Get, Granularity, Run
-    from ckptkit.lowering import Ops
+    from ckptkit.kernels import Get, Run
 
     Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -62,15 +61,8 @@ def axis_of(axis: int, rank: int) -> int:
     return axis % rank
 
 
-class View:
+class View(OnHost):
     """What all views share: they carry elements over, on the host."""
-
-    elementwise: ClassVar = False
-    aligned: ClassVar = False
-    granularity: ClassVar[Granularity] = "element"
-    callable_kernel: ClassVar = False
-    uses_current: ClassVar = True
-    inexact: ClassVar[tuple[str, ...]] = ()
 
     def parts(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Part]:
         """Yield what makes up a box of the output."""
@@ -119,11 +111,6 @@ class View:
                 # The ellipsis makes a view, also of an array of rank 0.
                 out[(*part.target, ...)] = self.turn(values)
         return out
-
-    def block(self, ops: Ops, given: Sequence[Any], /) -> Any:
-        """Views run on the host alone."""
-        del ops, given
-        raise NotImplementedError
 
 
 def _all(shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -296,6 +283,16 @@ class Slice(View):
         yield Part(0, Box(tuple(start), tuple(shape)), (slice(0, box.count),), True, tuple(take))
 
 
+def _lying(number: int, size: int, begin: int, axis: int, box: Box) -> Iterator[Part]:
+    """Yield what of a box comes from an input that lies ``begin`` elements along an axis."""
+    first = box.start[axis]
+    low, high = max(first, begin), min(first + box.shape[axis], begin + size)
+    if low < high:
+        target = list(_all(box.shape))
+        target[axis] = slice(low - first, high - first)
+        yield Part(number, box.along(axis, low - begin, high - low), tuple(target))
+
+
 @dataclass(frozen=True, slots=True)
 class Concat(View):
     """Tensors joined along an axis."""
@@ -325,17 +322,9 @@ class Concat(View):
 
     def parts(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Part]:
         """Yield what of each input lies in the box."""
-        axis = axis_of(self.axis, len(box.shape))
-        first, last = box.start[axis], box.start[axis] + box.shape[axis]
-        begin = 0
+        axis, begin = axis_of(self.axis, len(box.shape)), 0
         for number, spec in enumerate(given):
-            low, high = max(first, begin), min(last, begin + spec.shape[axis])
-            if low < high:
-                start = (*box.start[:axis], low - begin, *box.start[axis + 1 :])
-                shape = (*box.shape[:axis], high - low, *box.shape[axis + 1 :])
-                target = list(_all(box.shape))
-                target[axis] = slice(low - first, high - first)
-                yield Part(number, Box(start, shape), tuple(target))
+            yield from _lying(number, spec.shape[axis], begin, axis, box)
             begin += spec.shape[axis]
 
 
@@ -384,12 +373,10 @@ class Take(View):
             near = gaps[np.searchsorted(gaps, low, "right") :][:1].tolist() or [count]
             high = min(near[0], int(np.searchsorted(rows, rows[low] + most)))
             begin, size = int(rows[low]), int(rows[high - 1] - rows[low]) + 1
-            start = (*box.start[:axis], begin, *box.start[axis + 1 :])
-            shape = (*box.shape[:axis], size, *box.shape[axis + 1 :])
             around = _all(box.shape)[:axis]
             target = (*around, _run_or_places(places[low:high]))
             take = (*around, _run_or_places(rows[low:high] - begin))
-            yield Part(0, Box(start, shape), target, take=take)
+            yield Part(0, box.along(axis, begin, size), target, take=take)
             low = high
 
 
@@ -435,20 +422,12 @@ class Pad(View):
         import numpy as np
 
         del given
-
         return np.full(box.shape, np.asarray(self.value).astype(dtype), dtype)
 
     def parts(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Part]:
         """Yield what of the box is not padding."""
         axis = axis_of(self.axis, len(box.shape))
-        first, last = box.start[axis], box.start[axis] + box.shape[axis]
-        low, high = max(first, self.before), min(last, self.before + given[0].shape[axis])
-        if low < high:
-            start = (*box.start[:axis], low - self.before, *box.start[axis + 1 :])
-            shape = (*box.shape[:axis], high - low, *box.shape[axis + 1 :])
-            target = list(_all(box.shape))
-            target[axis] = slice(low - first, high - first)
-            yield Part(0, Box(start, shape), tuple(target))
+        yield from _lying(0, given[0].shape[axis], self.before, axis, box)
 
 
 @dataclass(frozen=True, slots=True)

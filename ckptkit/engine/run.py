@@ -183,10 +183,11 @@ def terms(work: Work, means: Means) -> Terms:
     if means.memory < MIN_MEMORY:
         msg = f"{means.memory} bytes of memory are too few; the least is {MIN_MEMORY}"
         raise EditError(msg)
-    if work.peak > means.memory and not means.whole:
+    peak = work.peak
+    if peak > means.memory and not means.whole:
         msg = (
-            f"a function has to see {work.peak} bytes at a time, and the memory is {means.memory}:"
-            f" give --memory {work.peak}, or --allow-whole"
+            f"a function has to see {peak} bytes at a time, and the memory is {means.memory}:"
+            f" give --memory {peak}, or --allow-whole"
         )
         raise EditError(msg)
     name = choose(means.device, work)
@@ -196,7 +197,7 @@ def terms(work: Work, means: Means) -> Terms:
         wanted = max(wanted, PER_GPU * len(logical_devices(name)))
     # The standard executors keep to themselves how many workers they have.
     workers = getattr(means.executor, "_max_workers", wanted)
-    threads = max(1, min(workers, means.memory // max(MIN_MEMORY, work.peak)))
+    threads = max(1, min(workers, means.memory // max(MIN_MEMORY, peak)))
     limit = MAX_DEVICE_CHUNK if on_gpu else MAX_CHUNK
     chunk = min(means.chunk or limit, limit, means.memory // (threads * SHARES))
     # Steps that wait keep workers busy; where there are more workers, all of them would run.

@@ -138,6 +138,11 @@ class _Words:
             self.fail(f"expected {what}", self.items[1][1] if self.items else None)
         return self.items[0]
 
+    def dtype(self) -> str:
+        """Return the single item as the name of a dtype."""
+        text, at = self.one("a dtype")
+        return checked_dtype(self.scanner, at, text)
+
     def names(self) -> tuple[str, ...]:
         """Return all items."""
         return tuple(text for text, _ in self.items)
@@ -255,7 +260,7 @@ def _restriction(make: type[Drop | Keep]) -> Callable[[Scanner], Edit]:
 def _cast(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
     words = _words(scanner, "a dtype", "rounding seed")
-    dtype = checked_dtype(scanner, words.one("a dtype")[1], words.one("a dtype")[0])
+    dtype = words.dtype()
     rounding = words.text("rounding", "nearest")
     if rounding not in {"nearest", "stochastic"}:
         words.fail("rounding is nearest or stochastic", words.options["rounding"][1])
@@ -387,7 +392,7 @@ def _dequantize(scanner: Scanner) -> Edit:
     words = _words(scanner, "a dtype", "scale", arrow=False)
     dtype = "float32"
     if words.items:
-        dtype = checked_dtype(scanner, words.one("a dtype")[1], words.one("a dtype")[0])
+        dtype = words.dtype()
     return Dequantize(glob, dtype, words.text("scale") or "{0}_scale")
 
 

@@ -18,6 +18,7 @@ from ckptkit.expressions import (
 )
 from ckptkit.globs import quoted
 from ckptkit.kernels import Expression
+from ckptkit.surgery.formula import X, extended, words
 from ckptkit.views import axis_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.model import Tensor
 
-from ckptkit.surgery.formula import X, extended, words
 
 BATCH_NORM: Final = ("gamma", "beta", "moving_mean", "moving_variance")
 """The variables of a batch normalisation, as Keras names them."""

@@ -32,7 +32,6 @@ def extended(
     added: Mapping[str, Tensor],
     gone: Sequence[str] = (),
     changed: Mapping[str, Tensor] | None = None,
-    notes: tuple[str, ...] = (),
 ) -> Change:
     """Return a catalog with further tensors at its end, and without some.
 
@@ -49,7 +48,7 @@ def extended(
     if changed:
         catalog = catalog.with_tensors(changed)
     touched = tuple(dict.fromkeys((*(changed or ()), *added, *gone)))
-    return Change(catalog.with_more(added) if added else catalog, touched, notes)
+    return Change(catalog.with_more(added) if added else catalog, touched)
 
 
 class Formula:

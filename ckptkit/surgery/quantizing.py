@@ -22,6 +22,7 @@ from ckptkit.expressions import (
 from ckptkit.globs import quoted
 from ckptkit.kernels import Expression
 from ckptkit.lowering import KindError
+from ckptkit.surgery.formula import X, extended, is_float, words
 from ckptkit.views import axis_of
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Tensor
-
-from ckptkit.surgery.formula import X, extended, is_float, words
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,12 @@ class Quantize:
                 raise KindError(msg)
             scale = self._scale(tensor)
             kernel = Expression(quantized(X, Other("scale")), "int8")
-            kernel.output([tensor.spec, scale.spec])
+            spec = kernel.output([tensor.spec, scale.spec])
             beside = filled(self.scale, groups)
             if beside in scales:
                 msg = f"two scales would be named {beside!r}; {{0}} is the name of the tensor"
                 raise EditError(msg)
             scales[beside] = scale
-            spec = kernel.output([tensor.spec, scale.spec])
             return tensor.derive(kernel, (tensor, scale), spec=spec)
 
         change = derive_each(catalog, self.glob, make)

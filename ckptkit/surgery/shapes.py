@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,13 @@ from ckptkit.expressions import (
 )
 from ckptkit.globs import is_glob, quoted, select
 from ckptkit.region import Region
+from ckptkit.surgery.formula import Formula, X, extended, words
 from ckptkit.views import axis_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckptkit.catalog import Catalog
-
-from ckptkit.surgery.formula import Formula, X, extended, words
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class New:
 
     def apply(self, catalog: Catalog) -> Change:
         """Add the tensor at the end."""
-        scope = Scope(self.name, None, lambda name: tensor_of(catalog, name))
+        scope = Scope(self.name, None, partial(tensor_of, catalog))
         return extended(catalog, {self.name: scope.tensor(self.expr)})
 
 

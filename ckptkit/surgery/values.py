@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ckptkit.binding import Scope, derived
@@ -15,19 +16,19 @@ from ckptkit.expressions import (
     Expr,
     Number,
     Other,
+    repaired,
 )
 from ckptkit.globs import quoted, select
 from ckptkit.kernels import Expression
 from ckptkit.lowering import KindError
 from ckptkit.model import DTYPES, Derived, Tensor
 from ckptkit.statistics import OrderStatistic
+from ckptkit.surgery.formula import Formula, X, is_float, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckptkit.catalog import Catalog
-
-from ckptkit.surgery.formula import Formula, X, is_float, words
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Repair(Formula):
 
     def formula(self) -> Expr:
         """Return ``where(isfinite(x), x, value)``."""
-        return Call("where", (Call("isfinite", (X,)), X, Number(self.value)))
+        return repaired(X, self.value)
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class StochasticCast:
             if not is_float(tensor.spec.dtype):
                 msg = f"{tensor.spec.dtype} is not rounded by chance"
                 raise KindError(msg)
-            scope = Scope(name, tensor, lambda other: tensor_of(catalog, other), groups=groups)
+            scope = Scope(name, tensor, partial(tensor_of, catalog), groups=groups)
             call = Apply("stochastic", (X,), (("dtype", self.dtype), ("seed", self.seed)))
             made = scope.tensor(call)
             if not isinstance(made.source, Derived):

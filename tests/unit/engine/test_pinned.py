@@ -18,11 +18,11 @@ class Function:
     """A function of a library: a ctypes one takes argtypes, and so has this to."""
 
     def __init__(self, library, name):
-        self.library, self.name, self.argtypes = library, name, None
+        self.home, self.name, self.argtypes = library, name, None
 
     def __call__(self, *args):
-        self.library.calls.append((self.name, *map(_plain, args)))
-        return self.library.does(self.name, args)
+        self.home.calls.append((self.name, *map(_plain, args)))
+        return self.home.does(self.name, args)
 
 
 class Library:
