@@ -26,6 +26,7 @@ __all__ = [
     "crc32",
     "crc32_combine",
     "crc32_patch",
+    "crc32_patch_runs",
     "crc32c",
     "crc32c_combine",
     "crc32c_mask",
@@ -42,6 +43,7 @@ __all__ = [
     "entry_slices",
     "entry_slices_encode",
     "fingerprint64",
+    "hdf5_scan",
     "header_decode",
     "header_encode",
     "header_splice",
@@ -64,6 +66,10 @@ __all__ = [
     "table_warnings",
     "variants_decode",
     "variants_encode",
+    "zip_descriptor",
+    "zip_directory",
+    "zip_end",
+    "zip_local",
 ]
 
 __debug_build__: Final[bool]
@@ -78,7 +84,11 @@ class DecodeError(ValueError):
     message: str
     """What was expected and what was found."""
     offset: int
-    """Where: a byte offset in the buffer given to the decoder."""
+    """Where: a byte offset in the buffer given to the decoder; of `hdf5_scan` in the whole."""
+    unsupported: bool
+    """Whether the bytes are sound, but ask for what is not done. Of `hdf5_scan` alone."""
+    name: bytes
+    """The path of the object that it is about, if any. Of `hdf5_scan` alone."""
 
 # --- checksums ---------------------------------------------------------------------------------
 
@@ -124,6 +134,9 @@ def crc32c_patch_runs(value: int, old: _Buffer, new: _Buffer, width: int, tails:
 
 def crc32_patch(value: int, old: _Buffer, new: _Buffer, tail: int) -> int:
     """Return the CRC-32 of a whole after some of its bytes were replaced; see `crc32c_patch`."""
+
+def crc32_patch_runs(value: int, old: _Buffer, new: _Buffer, width: int, tails: _Buffer) -> int:
+    """Return the CRC-32 of a whole after runs were replaced; see `crc32c_patch_runs`."""
 
 def crc32c_segments(data: _Buffer, ends: _Buffer) -> bytes:
     """Return the CRC-32C of each consecutive segment of `data`, as uint32.
@@ -417,4 +430,104 @@ def philox(
 
     Raises:
         ValueError: an index is not from 0 to 2^63 - 1.
+    """
+
+# --- HDF5 --------------------------------------------------------------------------------------
+
+Hdf5Lists: TypeAlias = tuple[bytes, bytes, bytes, bytes, tuple[bytes, bytes], bytes]
+"""dims, their ends, filters, their ends, names of links, their ends."""
+
+Hdf5Objects: TypeAlias = tuple[bytes, list[str], bytes, bytes, bytes, bytes, bytes]
+"""addresses (int64), dtypes, whether big-endian (uint8), layouts (uint8), offsets, bytes of the
+elements, bytes stored (int64)."""
+
+Hdf5Attributes: TypeAlias = tuple[
+    tuple[bytes, bytes], bytes, bytes, bytes, tuple[bytes, bytes], bytes
+]
+"""names, their ends by object, sorts (uint8), bits of numbers (8 bytes each), texts, their ends by
+attribute."""
+
+Hdf5Columns: TypeAlias = tuple[
+    tuple[tuple[bytes, bytes], bytes], Hdf5Objects, Hdf5Lists, Hdf5Attributes, bytes, int
+]
+"""(paths, number of the object of each (int64)), objects, lists, attributes, offset and length of
+each range of metadata (int64), where the file ends."""
+
+def hdf5_scan(
+    content: _Buffer, windows: _Buffer, size: int, cap: int
+) -> tuple[bytes, Hdf5Columns | None]:
+    """Walk over the metadata of an HDF5 file as far as some windows on it go.
+
+    Args:
+        content: the bytes of the windows, joined.
+        windows: int64 offset and length of each, in the order in which `content` has them; they do
+            not overlap.
+        size: bytes of the whole file.
+        cap: most bytes of metadata, of all paths, and of all texts.
+
+    Returns:
+        What else is needed, as int64 offset and length of each range, and None; call again with
+        these. Or nothing, and the columns. Groups come before what is in them, and each link is
+        gone down in turn. A group has the layout 255; a dataset 0 contiguous, 1 chunked, 2 compact,
+        3 unallocated; only a contiguous one has an offset, others -1. Sorts of attributes are 0
+        other, 1 signed, 2 unsigned, 3 float, 4 text, 5 list of texts, which is also what anything
+        without elements is. Ends of lists count items, not bytes.
+
+    Raises:
+        DecodeError: the file is malformed, passes the cap, or asks for what is not done, such as a
+            link that leads out of it.
+    """
+
+# --- zip ---------------------------------------------------------------------------------------
+# Headers only: contents of members are neither read nor inflated. Names are bytes as they are.
+
+def zip_end(tail: _Buffer, size: int) -> tuple[int, int, int, bool, bytes]:
+    """Decode the end records of an archive: the one at its end, and those of zip64 before it.
+
+    Args:
+        tail: the last 65,633 bytes of the file, or all of them.
+        size: bytes of the file.
+
+    Returns:
+        Number of records in the directory, its offset in the file and its length (it ends where
+        the end records start, and is long enough for so many records), whether the archive is
+        in one piece, comment.
+
+    Raises:
+        DecodeError: there is no end record, or it contradicts itself or the file.
+    """
+
+def zip_directory(
+    data: _Buffer, count: int
+) -> list[tuple[bytes, int, int, int, int, int, int, int, int, int, int, int]]:
+    """Decode the central directory, which has just `count` records.
+
+    Returns:
+        Of each record: name, version and system of the writer, version needed, flags, method, date
+        and time (DOS, 16 bits each), CRC-32, compressed size, size, external attributes, offset of
+        the local header, length of the record. Records follow one another without a gap.
+
+    Raises:
+        DecodeError: a record is malformed, a number is in a zip64 extra that is not there, an
+            extra gives another name, or bytes are left.
+    """
+
+def zip_local(
+    data: _Buffer,
+) -> tuple[bytes, int, int, int, int, int, int, int, int, bool]:
+    """Decode the local header that the data starts with.
+
+    Returns:
+        Name, version needed, flags, method, date and time, CRC-32, compressed size, size, length of
+        the header, whether it has a zip64 extra.
+    """
+
+def zip_descriptor(data: _Buffer, crc: int, compressed: int, size: int) -> tuple[int, int]:
+    """Find the descriptor that repeats these numbers at the start of the data.
+
+    Returns:
+        Where its CRC-32 is, and its length.
+
+    Raises:
+        DecodeError: the data starts with none.
     """

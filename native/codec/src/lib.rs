@@ -1,4 +1,4 @@
-//! The byte layers of TensorFlow checkpoints, encode and decode side by side.
+//! The byte layers of TensorFlow and Keras checkpoints, encode and decode side by side.
 //!
 //! Every function here is a pure function of buffers: no file is opened, nothing is kept between
 //! calls, and no length found in a buffer is believed before it was compared with the bytes that
@@ -20,6 +20,9 @@
 //! variants   payload of DT_VARIANT tensors
 //! rows       columns of byte strings: checks, sorting
 //! farmhash   FarmHash Fingerprint64
+//! hdf5       metadata of HDF5 files, decode only
+//!
+//! zip        headers of zip archives
 //!
 //! sums       sums of values and of their squares
 //! radix      counts of values by digits of ordered keys
@@ -36,6 +39,7 @@ pub mod crc;
 pub mod entry;
 pub mod error;
 pub mod farmhash;
+pub mod hdf5;
 pub mod header;
 pub mod normal;
 pub mod ordered;
@@ -50,5 +54,6 @@ pub mod sums;
 pub mod table;
 pub mod variants;
 pub mod varint;
+pub mod zip;
 
 pub use error::{DecodeError, Kind, RangeError};

@@ -58,6 +58,19 @@ pub fn crc32_patch(py: Python<'_>, value: u32, old: View, new: View, tail: u64) 
 }
 
 #[pyfunction]
+pub fn crc32_patch_runs(
+    py: Python<'_>,
+    value: u32,
+    old: View,
+    new: View,
+    width: usize,
+    tails: View,
+) -> PyResult<u32> {
+    let (old, new, tails) = (old.bytes(), new.bytes(), tails.column()?);
+    py.detach(|| Crc::IsoHdlc.patch_runs(value, old, new, width, &tails)).map_err(refused)
+}
+
+#[pyfunction]
 pub fn crc32c_segments(py: Python<'_>, data: View, ends: View) -> PyResult<Bound<'_, PyBytes>> {
     let (data, ends) = (data.bytes(), ends.column()?);
     let found = py.detach(|| crc::segments(data, &ends)).map_err(refused)?;

@@ -14,23 +14,27 @@ mod buffer;
 mod checks;
 mod checksums;
 mod errors;
+mod hdf5;
 mod numbers;
 mod payloads;
 mod records;
 mod tables;
+mod zip;
 
-/// Decoders and encoders of the byte layers of TensorFlow checkpoints.
+/// Decoders and encoders of the byte layers of TensorFlow and Keras checkpoints.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
     use crate::checks::{crc32c_unmask_column, entries_check, shapes_decode};
     #[pymodule_export]
     use crate::checksums::{
-        crc32, crc32_combine, crc32_patch, crc32c, crc32c_combine, crc32c_mask, crc32c_patch,
-        crc32c_patch_runs, crc32c_segments, crc32c_unmask, fingerprint64,
+        crc32, crc32_combine, crc32_patch, crc32_patch_runs, crc32c, crc32c_combine, crc32c_mask,
+        crc32c_patch, crc32c_patch_runs, crc32c_segments, crc32c_unmask, fingerprint64,
     };
     #[pymodule_export]
     use crate::errors::DecodeError;
+    #[pymodule_export]
+    use crate::hdf5::hdf5_scan;
     #[pymodule_export]
     use crate::numbers::{philox, power_sum, radix_count, radix_value};
     #[pymodule_export]
@@ -48,6 +52,8 @@ mod _native {
         keys_order, names_decode, names_encode, snappy_decompress, table_decode, table_encode,
         table_warnings,
     };
+    #[pymodule_export]
+    use crate::zip::{zip_descriptor, zip_directory, zip_end, zip_local};
     /// Whether the extension was built without optimisation.
     #[pymodule_export]
     #[allow(non_upper_case_globals)] // The name that Python sees.

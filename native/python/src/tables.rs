@@ -9,7 +9,8 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::buffer::{View, pack};
 use crate::errors::{malformed, refused};
 
-type Pair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+/// A column of byte strings.
+pub type Pair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 type Entries<'py> =
     (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 

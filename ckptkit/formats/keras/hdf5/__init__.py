@@ -1,0 +1,1 @@
+"""HDF5 content: its metadata read natively, and changed in memory without any data."""
