@@ -1,0 +1,1 @@
+"""What Keras and people call weights: families of files, labels, lists of names, twins."""
