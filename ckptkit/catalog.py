@@ -7,23 +7,17 @@ NumPy itself is not imported here, so that listing a checkpoint stays cheap.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Mapping, Sequence, ValuesView
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import compress
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from ckptkit import _native
 from ckptkit.bulk import Bulk, Recipe, as_int64s
+from ckptkit.columns import Columns, spec_of
 from ckptkit.errors import TensorNotFoundError
 from ckptkit.model import (
-    Checksum,
-    Extent,
-    Piece,
-    Stored,
     Tensor,
     TensorSpec,
 )
-from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,141 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.bulk import Int64s
-    from ckptkit.model import Algorithm
 
 _T = TypeVar("_T")
-
-
-@lru_cache(maxsize=4096)
-def _spec(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
-    # The tensors of a checkpoint have few shapes; rows of one shape share the value.
-    return TensorSpec(dtype, shape)
-
-
-@lru_cache(maxsize=64)
-def _algorithm(dtype: str | None) -> Algorithm:
-    return TensorSpec(dtype or "", ()).algorithm
-
-
-def _empty(kind: Literal["i", "q", "I", "B"]) -> memoryview:
-    return memoryview(b"").cast(kind)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """The stored entries of a checkpoint, one row each, as arrays without objects.
-
-    Attributes:
-        dtype_names: What the numbers in ``dtype`` mean.
-        files: File of each shard number, for the shards that rows use.
-        dtype: int32 codes.
-        dims, dim_ends: int64, all dimensions in one run, and where each row's dimensions end.
-        shard, offset, size: int32, int64, int64: where the bytes are.
-        checksum: uint32 CRC-32C of the bytes of a row.
-        flags: uint8: bit ``SLICED`` for tensors that are stored in slices.
-        entries, entry_bounds: the index bytes of all rows in one run; int64, one more than there
-            are rows: where each row's bytes begin, and where the last row's end.
-        parts: For the rows that are tensors in slices: the box and the row of every slice.
-        byteorder: Of the machine that wrote the data.
-        shards: Number of data files, used or not.
-    """
-
-    SLICED: ClassVar = 1
-
-    dtype_names: Mapping[int, str] = field(default_factory=dict)
-    files: Mapping[int, str] = field(default_factory=dict)
-    dtype: memoryview = field(default_factory=lambda: _empty("i"))
-    dims: memoryview = field(default_factory=lambda: _empty("q"))
-    dim_ends: memoryview = field(default_factory=lambda: _empty("q"))
-    shard: memoryview = field(default_factory=lambda: _empty("i"))
-    offset: memoryview = field(default_factory=lambda: _empty("q"))
-    size: memoryview = field(default_factory=lambda: _empty("q"))
-    checksum: memoryview = field(default_factory=lambda: _empty("I"))
-    flags: memoryview = field(default_factory=lambda: _empty("B"))
-    entries: bytes = b""
-    entry_bounds: memoryview = field(default_factory=lambda: memoryview(bytes(8)).cast("q"))
-    parts: Mapping[int, tuple[tuple[Box, int], ...]] = field(default_factory=dict)
-    byteorder: Literal["little", "big"] = "little"
-    shards: int = 1
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.dtype)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the buffers as bytes."""
-        values = (getattr(self, name) for name in self.__slots__)
-        return _restore_columns, tuple(
-            (value.format, bytes(value)) if isinstance(value, memoryview) else value
-            for value in values
-        )
-
-    def shape(self, row: int) -> tuple[int, ...]:
-        """Return the shape of a row."""
-        return tuple(self.dims[self.dim_ends[row - 1] if row else 0 : self.dim_ends[row]])
-
-    def specs(self) -> tuple[list[str], list[tuple[int, ...]]]:
-        """Return the dtypes and the shapes of all rows."""
-        names = {code: self.dtype_names.get(code, f"dtype {code}") for code in set(self.dtype)}
-        dtypes = list(map(names.__getitem__, self.dtype))
-        return dtypes, _native.shapes_decode(self.dims, self.dim_ends)
-
-    def dtype_name(self, code: int) -> str:
-        """Return what a number in ``dtype`` means."""
-        return self.dtype_names.get(code) or f"dtype {code}"
-
-    def spec(self, row: int) -> TensorSpec:
-        """Return dtype and shape of a row."""
-        return _spec(self.dtype_name(self.dtype[row]), self.shape(row))
-
-    def entry(self, row: int) -> bytes:
-        """Return the index bytes of a row."""
-        return self.entries[self.entry_bounds[row] : self.entry_bounds[row + 1]]
-
-    def piece(self, row: int, box: Box) -> Piece:
-        """Return the stored bytes of a row as a piece of a tensor."""
-        extent = Extent(self.files[self.shard[row]], self.offset[row], self.size[row])
-        checksum = Checksum(_algorithm(self.dtype_names.get(self.dtype[row])), self.checksum[row])
-        return Piece(box, extent, checksum, self.entry(row))
-
-    def dead_bytes(self, stored: int) -> int:
-        """Return how many bytes of the data files, which have ``stored``, belong to no tensor."""
-        sliced = self.SLICED
-        joined = any(flag & sliced for flag in set(bytes(self.flags)))
-        if not joined and sum(self.size) == stored:
-            # Compact files hold just their tensors, and need no closer look.
-            return 0
-        live, end, last = 0, 0, -1
-        places = zip(self.shard, self.offset, self.size, self.flags, strict=True)
-        for shard, offset, size, flags in sorted(places):
-            if flags & sliced or not size:
-                continue
-            end = end if shard == last else 0
-            live += max(offset + size - max(offset, end), 0)
-            end, last = max(end, offset + size), shard
-        return stored - live
-
-    def with_parts(self, parts: Mapping[int, tuple[tuple[Box, int], ...]]) -> Columns:
-        """Return the columns with what is known about slices."""
-        return replace(self, parts=parts)
-
-    def tensor(self, row: int) -> Tensor:
-        """Return a row, with its slices joined, as a tensor."""
-        spec = self.spec(row)
-        slices = self.parts.get(row)
-        if slices is None:
-            stored = Stored((self.piece(row, Box.whole(spec.shape)),), self.byteorder)
-            return Tensor(spec, stored, entry=stored.pieces[0].entry)
-        pieces = tuple(self.piece(at, box) for box, at in slices)
-        return Tensor(spec, Stored(pieces, self.byteorder), entry=self.entry(row))
-
-
-def _restore_columns(*values: Any) -> Columns:
-    restored: list[Any] = [
-        memoryview(value[1]).cast(value[0]) if isinstance(value, tuple) else value
-        for value in values
-    ]
-    return Columns(*restored)
 
 
 class ByName(Mapping[str, _T]):
@@ -244,9 +105,20 @@ class Catalog(Mapping[str, Tensor]):
         bulk: The names whose row is only what a recipe starts from; None if there are none.
         attachments: Bytes of the index that are about no single tensor, by role.
         others: Further checkpoints that edits may read from, by the name that is bound to them.
+        held: What has to live as long as the catalog does, such as a file that was unpacked.
     """
 
-    __slots__ = ("__dict__", "attachments", "bulk", "columns", "names", "others", "rows", "single")
+    __slots__ = (
+        "__dict__",
+        "attachments",
+        "bulk",
+        "columns",
+        "held",
+        "names",
+        "others",
+        "rows",
+        "single",
+    )
 
     def __init__(
         self,
@@ -265,6 +137,7 @@ class Catalog(Mapping[str, Tensor]):
         self.bulk = bulk
         self.attachments: Mapping[str, bytes] = attachments or {}
         self.others: Mapping[str, Catalog] = {}
+        self.held: object = None
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Catalog:
@@ -285,6 +158,14 @@ class Catalog(Mapping[str, Tensor]):
             return self._position[name]
         except KeyError:
             raise TensorNotFoundError.among(name, self.names) from None
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """What people call each tensor besides its name; empty text where nobody knows."""
+        labels = self.columns.labels
+        if not labels:
+            return ("",) * len(self.names)
+        return [labels[row] if row >= 0 else "" for row in self.rows]
 
     @property
     def changed(self) -> Mapping[str, Tensor]:
@@ -386,7 +267,7 @@ class Catalog(Mapping[str, Tensor]):
             return found.spec
         stored = self.columns.spec(self.rows[position])
         recipe = self.bulk.recipe(position) if self.bulk is not None else None
-        return stored if recipe is None else _spec(recipe.gives, stored.shape)
+        return stored if recipe is None else spec_of(recipe.gives, stored.shape)
 
     def dtypes(self) -> Mapping[str, str]:
         """Return the dtype of every tensor by name."""
@@ -475,9 +356,15 @@ class Catalog(Mapping[str, Tensor]):
             self.attachments,
             self.bulk if bulk is None else bulk,
         )
-        result.others = self.others
+        result.others, result.held = self.others, self.held
         if names is None and "_position" in self.__dict__:
             result.__dict__["_position"] = self._position
+        return result
+
+    def with_attachments(self, attachments: Mapping[str, bytes]) -> Catalog:
+        """Return a catalog in which some attachments are others."""
+        result = self.replace()
+        result.attachments = {**self.attachments, **attachments}
         return result
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Catalog:

@@ -1,88 +1,33 @@
-"""Checking a checkpoint: its structure, and every checksum, about as fast as memory allows.
-
-Whatever tensors claim, overlaps included, every byte of a shard is read and summed once: the
-places where a tensor starts or ends, and a regular grid, cut a shard into *segments*. Threads sum
-the segments of one grid cell at a time, while its bytes are in the cache. A tensor that is one
-segment has its checksum then; others have theirs joined from those of their segments.
-"""
+"""Checking a checkpoint: its structure, its checksums, and what a manifest says of it."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from ckptkit import _native
 from ckptkit.engine.compare import Difference, compare
-from ckptkit.engine.crew import Scratch, each
 from ckptkit.engine.preflight import check_readable
+from ckptkit.engine.sums import Problem, compare_sums
 from ckptkit.errors import (
     CkptError,
     ConflictError,
-    CorruptError,
     FormatError,
     UnknownFormatError,
-    UnsupportedError,
 )
 from ckptkit.formats import find
-from ckptkit.model import TensorSpec
-from ckptkit.region import Region
-from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Sources, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
-    from ckptkit.catalog import Catalog, Columns
-    from ckptkit.formats import Format
+    from ckptkit.catalog import Catalog
+    from ckptkit.formats import Format, Member
     from ckptkit.model import Source
-    from ckptkit.region import Box
 
-    Int64s = NDArray[np.int64]
-    Severity = Literal["error", "warning"]
     Progress = Callable[[int, int], object]
 
 __all__ = ["Difference", "Problem", "Verdict", "compare", "verify", "verify_path"]
-
-CELL: Final = 2 << 20
-"""Bytes of a shard that one thread reads and sums at a time."""
-
-STREAMS: Final = 256
-"""String tensors that one thread takes at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is not as it should be.
-
-    Attributes:
-        path: The file.
-        tensor: The tensor, if it is about one.
-        offset: Byte offset in the file, if it is about one place.
-        message: What was expected and what was found.
-        severity: A warning is about something that readers accept, an error about what they do
-            not, or should not.
-    """
-
-    path: str
-    tensor: str | None
-    offset: int | None
-    message: str
-    severity: Severity = "error"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """Return the line that an error about it would print."""
-        return str(CkptError(self.message, path=self.path, tensor=self.tensor, offset=self.offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +36,24 @@ class Verdict:
 
     Attributes:
         ok: There are no errors; there may be warnings.
-        checked_bytes: Bytes of tensors that were compared with their checksums.
+        checked_bytes: Bytes that were compared with their checksums.
         problems: Errors first, by path and offset.
+        notes: What is worth knowing about how it was verified.
     """
 
     ok: bool
     checked_bytes: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
-        problems = [problem.to_dict() for problem in self.problems]
-        return {"ok": self.ok, "checked_bytes": self.checked_bytes, "problems": problems}
+        return {
+            "ok": self.ok,
+            "checked_bytes": self.checked_bytes,
+            "problems": [problem.to_dict() for problem in self.problems],
+            "notes": list(self.notes),
+        }
 
 
 def verify_path(path: str | os.PathLike[str], progress: Progress | None = None) -> Verdict:
@@ -133,6 +84,8 @@ def verify(
 ) -> Verdict:
     """Check the structure of a checkpoint, then the checksum of every tensor.
 
+    A manifest beside the checkpoint has checksums, too.
+
     Args:
         form: The format of the checkpoint.
         source: Where it is.
@@ -144,283 +97,74 @@ def verify(
         OSError: A file cannot be read.
     """
     problems: list[Problem] = []
-    index = stamp(form.files(source, catalog)[0])
+    files = form.files(source, catalog)
+    known = [stamp(path) for path in (files[:1] if form.index_tells else files)]
 
     def warn(path: str, offset: int | None, message: str) -> None:
         problems.append(Problem(path, None, offset, message, "warning"))
 
+    members: Sequence[Member] = ()
     try:
+        members = form.members(source)
         form.audit(source, catalog, warn)
     except FormatError as error:
         problems.append(_problem(error, str(source)))
     sources = Sources()
     try:
-        found, checked = _checksums(catalog, sources, progress)
+        found, checked = compare_sums(catalog, members, sources, progress)
+        manifest = _manifest(source, catalog, members, sources, progress)
     finally:
         sources.close()
     check_readable(os.path.abspath(source.path), str(source))
-    if stamp(index.path) != index:
+    if any(stamp(one.path) != one for one in known):
         msg = "the checkpoint was edited while it was verified; verify it again"
         raise ConflictError(msg, path=str(source))
-    return _verdict([*problems, *found], checked)
+    # With checksums of its own, what a manifest adds is read a second time.
+    checked += 0 if catalog.columns.summed else manifest.checked
+    return _verdict([*problems, *found, *manifest.problems], checked, manifest.notes)
 
 
-def _verdict(problems: list[Problem], checked: int) -> Verdict:
+class _Compared(NamedTuple):
+    """What comparing with a manifest found, if there is one."""
+
+    problems: list[Problem]
+    checked: int
+    notes: tuple[str, ...]
+
+
+def _manifest(
+    source: Source,
+    catalog: Catalog,
+    members: Sequence[Member],
+    sources: Sources,
+    progress: Progress | None,
+) -> _Compared:
+    from ckptkit.engine.manifest import differences, manifest_path, read_manifest
+
+    path, summed = manifest_path(source), catalog.columns.summed
+    if not os.path.lexists(path):
+        # The member of an archive that holds all tensors has a checksum as a whole.
+        if summed or members or not len(catalog):
+            return _Compared([], 0, ())
+        note = f"its tensors have no checksums; this makes some: ckptkit manifest {source}"
+        return _Compared([], 0, (note,))
+    try:
+        manifest = read_manifest(path)
+    except FormatError as error:
+        return _Compared([_problem(error, path)], 0, ())
+    wanted = None if summed else progress
+    problems, checked = differences(catalog, manifest, sources, wanted, trusted=summed)
+    return _Compared(problems, checked, (f"its tensors were compared with {path}",))
+
+
+def _verdict(problems: list[Problem], checked: int, notes: tuple[str, ...] = ()) -> Verdict:
     def place(problem: Problem) -> tuple[bool, str, int]:
         offset = -1 if problem.offset is None else problem.offset
         return problem.severity != "error", problem.path, offset
 
     ok = all(problem.severity != "error" for problem in problems)
-    return Verdict(ok, checked, tuple(sorted(problems, key=place)))
+    return Verdict(ok, checked, tuple(sorted(problems, key=place)), notes)
 
 
 def _problem(error: CkptError, path: str) -> Problem:
     return Problem(error.path or path, error.tensor, error.offset, error.message)
-
-
-class _Finding(NamedTuple):
-    """What is wrong with a row of the columns, before it is known whose row that is."""
-
-    row: int
-    offset: int
-    message: str
-    severity: Severity = "error"
-
-
-def _checksums(
-    catalog: Catalog, sources: Sources, progress: Progress | None
-) -> tuple[list[Problem], int]:
-    """Compare every checksum; return what differs, and the bytes that were compared."""
-    columns = catalog.columns
-    shards: list[_Shard] = []
-    texts: list[_Texts] = []
-    for number, rows, parsed in _by_shard(columns):
-        path = columns.files[number]
-        shards.append(_Shard(columns, sources, path, rows[~parsed]))
-        texts += _texts(columns, sources, path, rows[parsed])
-    jobs: list[_Shard | _Texts] = [*shards, *texts]
-    total = sum(job.nbytes for job in jobs)
-    done = 0
-
-    def tick(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        if progress is not None:
-            progress(done, total)
-
-    cells = itertools.chain.from_iterable(shard.cells() for shard in shards)
-    each(itertools.chain((text.check for text in texts), cells), CELL, tick)
-    found = [(job.path, finding) for job in jobs for finding in job.findings()]
-    checked = sum(job.checked for job in jobs)
-    return _name(catalog, found), checked
-
-
-def _by_shard(columns: Columns) -> Iterator[tuple[int, Int64s, NDArray[np.bool_]]]:
-    """Yield every shard with its rows, by offset, and which of these are streams of elements."""
-    if not len(columns):
-        return
-    stored = np.flatnonzero((np.asarray(columns.flags) & columns.SLICED) == 0)
-    shard = np.asarray(columns.shard)[stored]
-    order = np.lexsort((np.asarray(columns.offset)[stored], shard))
-    stored, shard = stored[order], shard[order]
-    names = columns.dtype_names.items()
-    codes = [code for code, name in names if TensorSpec(name, ()).algorithm != "crc32c"]
-    parsed = np.isin(np.asarray(columns.dtype)[stored], codes)
-    for number in columns.files:
-        low, high = np.searchsorted(shard, [number, number + 1]).tolist()
-        yield number, stored[low:high], parsed[low:high]
-
-
-class _Shard:
-    """The tensors of one shard whose checksum is over their bytes as they are.
-
-    Attributes:
-        path: The file.
-        checked: Bytes of its tensors.
-        nbytes: Bytes that will be read: fewer, where tensors share some.
-    """
-
-    def __init__(self, columns: Columns, sources: Sources, path: str, rows: Int64s) -> None:
-        """Cut the shard into segments."""
-        self.path = path
-        self._sources = sources
-        self._rows = rows
-        self._start = np.asarray(columns.offset)[rows]
-        size = np.asarray(columns.size)[rows]
-        self._end = self._start + size
-        self._wanted = np.asarray(columns.checksum)[rows]
-        self.checked = int(size.sum())
-        used = size > 0
-        self._edges = _edges(self._start[used], self._end[used])
-        count = max(len(self._edges) - 1, 0)
-        self._sums = np.zeros(count, np.uint32)
-        self._lost = np.zeros(count, bool)
-        self._first = np.where(used, np.searchsorted(self._edges, self._start), 0)
-        self._last = np.where(used, np.searchsorted(self._edges, self._end), 0)
-        claimed = np.flatnonzero(_covered(self._first, self._last, count))
-        cell = self._edges[claimed] // CELL
-        breaks = np.flatnonzero((np.diff(cell) != 0) | (np.diff(claimed) != 1))
-        self._low = claimed[np.concatenate([[0], breaks + 1])] if len(claimed) else claimed
-        self._high = claimed[np.concatenate([breaks, [-1]])] + 1 if len(claimed) else claimed
-        self.nbytes = int((self._edges[self._high] - self._edges[self._low]).sum())
-
-    def cells(self) -> Iterator[Callable[[Scratch], int]]:
-        """Yield the jobs; each takes a buffer of ``CELL`` bytes and returns the bytes it did."""
-        for low, high in zip(self._low.tolist(), self._high.tolist(), strict=True):
-            yield partial(self._sum, low=low, high=high)
-
-    def _sum(self, scratch: Scratch, low: int, high: int) -> int:
-        """Sum neighbouring segments of one cell."""
-        start, nbytes = int(self._edges[low]), int(self._edges[high] - self._edges[low])
-        part = scratch[:nbytes]
-        try:
-            self._sources.file(self.path).read_into(part, start)
-        except ConflictError:
-            length = self._sources.file(self.path).size
-            whole = int(np.searchsorted(self._edges, length, "right")) - 1
-            self._lost[max(whole, low) : high] = True
-            if low < whole < high:
-                self._sum(scratch, low, whole)
-            return nbytes
-        sums = _native.crc32c_segments(part, self._edges[low + 1 : high + 1] - start)
-        self._sums[low:high] = np.frombuffer(sums, np.uint32)
-        return nbytes
-
-    def findings(self) -> Iterator[_Finding]:
-        """Yield the rows whose checksum differs, once all cells are done."""
-        found = self._joined()
-        lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lost)])
-        missing = lost[self._last] > lost[self._first]
-        for at in np.flatnonzero((found != self._wanted) | missing).tolist():
-            start, end = int(self._start[at]), int(self._end[at])
-            text = _mismatch(start, end, int(self._wanted[at]), int(found[at]))
-            if missing[at]:
-                text = f"bytes {start} to {end} are beyond the end of the file"
-            yield _Finding(int(self._rows[at]), start, text)
-
-    def _joined(self) -> NDArray[np.uint32]:
-        """Return the checksum of every row.
-
-        With P(x) the checksum of all segments before x, that of the bytes from a to b is
-        P(b) xor P(a) shifted by b - a, which is right whatever comes before a.
-        """
-        first, last = self._first, self._last
-        found = np.zeros(len(first), np.uint32)
-        one = last - first == 1
-        found[one] = self._sums[first[one]]
-        many = np.flatnonzero(last - first > 1)
-        lengths = np.diff(self._edges)
-        before = np.zeros(len(self._edges), np.uint32)
-        value = 0
-        for at in np.flatnonzero(_covered(first[many], last[many], len(self._sums))).tolist():
-            before[at] = value
-            value = _native.crc32c_combine(value, int(self._sums[at]), int(lengths[at]))
-            before[at + 1] = value
-        for at in many.tolist():
-            nbytes = int(self._end[at] - self._start[at])
-            ahead = _native.crc32c_combine(int(before[first[at]]), 0, nbytes)
-            found[at] = int(before[last[at]]) ^ ahead
-        return found
-
-
-def _edges(start: Int64s, end: Int64s) -> Int64s:
-    """Return where segments start or end, in order: with tensors, and on the grid."""
-    low, high = int(start.min(initial=0)), int(end.max(initial=0))
-    grid = np.arange(low // CELL + 1, -(-high // CELL)) * CELL
-    edges = np.sort(np.concatenate([start, end, grid]))
-    distinct: Int64s = edges[np.diff(edges, prepend=-1) > 0]
-    return distinct
-
-
-def _covered(first: Int64s, last: Int64s, count: int) -> NDArray[np.bool_]:
-    """Tell of each of ``count`` segments whether it is in one of the ranges of segments."""
-    depth = np.bincount(first, minlength=count + 1) - np.bincount(last, minlength=count + 1)
-    return np.cumsum(depth)[:count] > 0
-
-
-def _mismatch(start: int, end: int, wanted: int, found: int) -> str:
-    return f"checksum of bytes {start} to {end}: expected {wanted:08x}, found {found:08x}"
-
-
-def _texts(columns: Columns, sources: Sources, path: str, rows: Int64s) -> Iterator[_Texts]:
-    for at in range(0, len(rows), STREAMS):
-        yield _Texts(columns, sources, path, rows[at : at + STREAMS].tolist())
-
-
-class _Texts:
-    """String and variant tensors of one shard, which are parsed as they are summed.
-
-    Attributes:
-        path: The file.
-        checked: Bytes of the tensors that were compared so far.
-        nbytes: Bytes that will be read.
-    """
-
-    def __init__(self, columns: Columns, sources: Sources, path: str, rows: list[int]) -> None:
-        """Hold the rows."""
-        self.path = path
-        self._columns = columns
-        self._sources = sources
-        self._rows = rows
-        self._found: list[_Finding] = []
-        self.checked = 0
-        self.nbytes = sum(columns.size[row] for row in rows)
-
-    def check(self, scratch: Scratch) -> int:
-        """Compare the checksums of all rows; return the bytes that were read."""
-        for row in self._rows:
-            start = self._columns.offset[row]
-            try:
-                self._check_row(row, scratch)
-                self.checked += self._columns.size[row]
-            except UnsupportedError as error:
-                self._found.append(_Finding(row, start, error.message, "warning"))
-            except ConflictError as error:
-                self._found.append(_Finding(row, error.offset or 0, error.message))
-            except CorruptError as error:
-                self._found.append(_Finding(row, start + (error.offset or 0), error.message))
-        return self.nbytes
-
-    def _check_row(self, row: int, scratch: Scratch) -> None:
-        columns = self._columns
-        spec, start = columns.spec(row), columns.offset[row]
-        end = start + columns.size[row]
-        stream = digest(spec.algorithm, spec.count, columns.byteorder)
-        for at in range(start, end, CELL):
-            part = scratch[: min(CELL, end - at)]
-            self._sources.file(self.path).read_into(part, at)
-            stream.update(part)
-        found = stream.value()
-        if found != columns.checksum[row]:
-            text = _mismatch(start, end, columns.checksum[row], found)
-            self._found.append(_Finding(row, start, text))
-
-    def findings(self) -> Iterable[_Finding]:
-        """Return what is wrong, once everything was checked."""
-        return self._found
-
-
-def _name(catalog: Catalog, found: list[tuple[str, _Finding]]) -> list[Problem]:
-    """Say which tensor, and which slice of it, each finding is about."""
-    if not found:
-        return []
-    wanted = {finding.row for _, finding in found}
-    owners: dict[int, tuple[str, Box | None]] = {}
-    parts = catalog.columns.parts
-    for name, row in zip(catalog.names, catalog.rows, strict=True):
-        if row in wanted:
-            owners[row] = name, None
-        for box, at in parts.get(row, ()):
-            if at in wanted:
-                owners[at] = name, box
-    problems = []
-    for path, finding in found:
-        name, slice_ = owners[finding.row]
-        where = "" if slice_ is None else f"slice {_text(slice_)}: "
-        text = where + finding.message
-        problems.append(Problem(path, name, finding.offset, text, finding.severity))
-    return problems
-
-
-def _text(box: Box) -> str:
-    return str(Region(box.slices()))

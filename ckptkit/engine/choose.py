@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, get_args
 import numpy as np
 
 from ckptkit.engine import preflight
-from ckptkit.engine.amend import piece_bytes
+from ckptkit.engine.manifest import manifest_path
+from ckptkit.engine.overwrite import piece_bytes
 from ckptkit.engine.patch import check_apart, entangled
 from ckptkit.engine.plan import Plan
 from ckptkit.engine.run import MEMORY
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.formats import Format
     from ckptkit.model import Source
-    from ckptkit.placement import Placement
+    from ckptkit.placement import Placement, Sealed
     from ckptkit.storage.disk import Stamp
 
 WAYS: Final[tuple[str, ...]] = ("auto", *get_args(Way))
@@ -56,6 +57,7 @@ class Wish:
         repeatable: The statements alone say what the edit is.
         keep_undo: Leave beside the checkpoint what undoes the edit.
         break_links: Give the checkpoint files of its own where it shares some.
+        sync: Change what is written beside the tensors where it would contradict them.
     """
 
     writer: Format
@@ -71,6 +73,7 @@ class Wish:
     repeatable: bool = False
     keep_undo: bool = False
     break_links: bool = False
+    sync: bool = False
 
 
 def build_plan(wish: Wish) -> Plan:
@@ -83,6 +86,14 @@ def build_plan(wish: Wish) -> Plan:
     if wish.how not in WAYS:
         msg = f"unknown way of writing {wish.how!r}; there are {', '.join(WAYS)}"
         raise EditError(msg)
+    agreed = wish.writer.reconcile(wish.source, wish.before, wish.after, sync=wish.sync)
+    wish = replace(
+        wish,
+        after=agreed.catalog,
+        notes=(*wish.notes, *agreed.notes),
+        # Statements alone do not say what else was changed.
+        repeatable=wish.repeatable and not wish.sync,
+    )
     return _new(wish) if wish.destination is not None else _in_place(wish)
 
 
@@ -104,7 +115,7 @@ def _new(wish: Wish) -> Plan:
 
 def _linked(wish: Wish, where: str) -> Placement:
     if wish.source is None or "link" not in wish.writer.ways:
-        msg = f"a {wish.writer.name} checkpoint cannot be written as links to this one"
+        msg = f"a {wish.writer.name} checkpoint shares no files with another one; write a copy"
         raise EditError(msg)
     if wish.layout != AS_IT_IS:
         msg = "links keep the shards as they are; leave the layout alone, or write a copy"
@@ -172,7 +183,7 @@ def _in_place(wish: Wish) -> Plan:
         plan = _cheaper(wish)
     else:
         plan = _planned(wish, *_reserved(wish, wish.how))
-    return replace(plan, notes=(*plan.notes, *_stale_undo(wish)))
+    return replace(plan, notes=(*plan.notes, *_stale_undo(wish), *_stale_manifest(wish)))
 
 
 def _reserved(wish: Wish, how: str) -> tuple[Target, Placement]:
@@ -182,7 +193,8 @@ def _reserved(wish: Wish, how: str) -> tuple[Target, Placement]:
         EditError: That does not go.
     """
     if wish.source is None or how not in wish.writer.ways:
-        msg = f"a {wish.writer.name} checkpoint cannot be edited by {how}"
+        ways = " or ".join(way for way in ("patch", "append", "copy") if way in wish.writer.ways)
+        msg = f"a {wish.writer.name} checkpoint is edited in place by {ways}, not by {how}"
         raise EditError(msg)
     source = absolute(wish.source)
     path = source.path
@@ -199,11 +211,13 @@ def _cheaper(wish: Wish) -> Plan:
 
     A dead byte counts as much as one that is written: sooner or later somebody leaves it out.
     """
+    if "append" not in wish.writer.ways:
+        return _patch_or_copy(wish)
     reasons: list[str] = []
     patch = append = None
     try:
         patch = _planned(wish, *_reserved(wish, "patch"))
-        if patch.entangled and patch.bytes_journal > piece_bytes(MEMORY):
+        if patch.entangled and patch.bytes_journal > piece_bytes(MEMORY, whole=True):
             reasons.append("a tensor is computed from another one that changes")
             patch = None
     except EditError as error:
@@ -235,6 +249,37 @@ def _cheaper(wish: Wish) -> Plan:
     return _because(_planned(wish, *append), text)
 
 
+def _patch_or_copy(wish: Wish) -> Plan:
+    """Return the cheaper plan of a format to which nothing is appended."""
+    try:
+        patch = _planned(wish, *_reserved(wish, "patch"))
+    except EditError as error:
+        if wish.keep_undo:
+            raise
+        copied = _planned(wish, *_reserved(wish, "copy"))
+        return _because(copied, f"patch does not go: {error.message.partition(';')[0]}")
+    if wish.keep_undo:
+        return patch
+    copied = _planned(wish, *_reserved(wish, "copy"))
+    before = int(np.asarray(wish.before.columns.size).sum())
+    dead = max(before - int(patch.placement.size.sum()), 0)
+    patched = patch.bytes_written + patch.bytes_journal + dead
+    memory = patch.entangled and patch.bytes_journal > piece_bytes(MEMORY, whole=True)
+    if memory or patched > max(copied.bytes_written, LITTLE):
+        left = f" and leave {_size(dead)} dead" if dead else ""
+        text = (
+            f"writes {_size(copied.bytes_written)}; patch would write {_size(patched - dead)},"
+            f" journal included,{left}"
+        )
+        return _because(copied, text.removesuffix(","))
+    text = f"writes {_size(patched - dead)}, journal included"
+    if patched == dead:
+        text = "only metadata changes"
+    if dead:
+        text = f"{text}, and leaves {_size(dead)} dead until --compact"
+    return _because(patch, f"{text}; a copy would write {_size(copied.bytes_written)}")
+
+
 def _because(plan: Plan, why: str) -> Plan:
     return replace(plan, notes=(*plan.notes, f"{plan.how}: {why}")) if why else plan
 
@@ -246,6 +291,12 @@ def _stale_undo(wish: Wish) -> tuple[str, ...]:
     if not kept:
         return ()
     return ("earlier edits can no longer be undone after this one, which keeps no undo",)
+
+
+def _stale_manifest(wish: Wish) -> tuple[str, ...]:
+    if wish.source is None or not os.path.lexists(manifest_path(wish.source)):
+        return ()
+    return (f"its manifest is of the tensors as they were; anew: ckptkit manifest {wish.source}",)
 
 
 # --- what it comes to --------------------------------------------------------------------------
@@ -264,13 +315,14 @@ def _planned(wish: Wish, target: Target, placement: Placement) -> Plan:
                     msg = f"an interrupted run left this; first: ckptkit recover {target.path}"
                 raise EditError(msg, path=path)
     work = compile_work(wish.after, placement)
-    given = sum(map(len, placement.payloads.values()))
-    computed = work.bytes_computed + given
+    payloads = sum(map(len, placement.payloads.values()))
+    computed = work.bytes_computed + payloads
     companions = {old: new for old, new in placement.companions if old != new}
-    sealed = _index_bytes(wish, placement)
-    carried = {old: os.stat(old).st_size for old, new in companions.items() if new not in sealed}
+    sealed = _sealed(wish, placement)
+    sizes = {old: os.stat(old).st_size for old, new in companions.items()}
+    carried = {old: size for old, size in sizes.items() if companions[old] not in sealed.files}
     reused = int(work.moves.size.sum()) + sum(carried.values())
-    index = sum(sealed.values())
+    index = sealed.nbytes + sum(len(given.content) for given in placement.given)
     patches = target.how == "patch"
     journal = 0
     if patches:
@@ -305,14 +357,16 @@ def _planned(wish: Wish, target: Target, placement: Placement) -> Plan:
     )
 
 
-def _index_bytes(wish: Wish, placement: Placement) -> dict[str, int]:
-    """Return the length of every file that sealing gives, which it has whatever the checksums."""
+def _sealed(wish: Wish, placement: Placement) -> Sealed:
+    """Return what sealing gives but for checksums, whatever which it is as long."""
+    if placement.spans is not None:
+        none = np.zeros(len(placement.spans), np.uint32)
+        return wish.writer.seal(wish.after, placement, none)
     new = placement.source_file < 0
     # What is not known yet is no 0: TensorFlow leaves out a masked 0, and the size would differ.
     sums = np.where(new, np.uint32(1), placement.checksum)
     sums[new & (placement.size == 0)] = 0
-    sealed = wish.writer.seal(wish.after, placement, sums)
-    return {path: len(content) for path, content in sealed.items()}
+    return wish.writer.seal(wish.after, placement, sums)
 
 
 def _size(nbytes: int) -> str:

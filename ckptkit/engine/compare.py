@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ckptkit.api import Checkpoint
-    from ckptkit.catalog import Catalog, Columns
+    from ckptkit.catalog import Catalog
+    from ckptkit.checkpoint import Checkpoint
+    from ckptkit.columns import Columns
     from ckptkit.model import Tensor, TensorSpec
 
     Array = NDArray[Any]
@@ -124,6 +125,7 @@ def _unlike(a: Catalog, b: Catalog, at_a: Int64s, at_b: Int64s) -> Bools:
     """Tell of each pair of tensors whether their index entries leave open that they differ."""
     one, other = a.columns, b.columns
     comparable = one.dtype_names == other.dtype_names and one.byteorder == other.byteorder
+    comparable = comparable and one.summed and other.summed
     if not comparable or not len(at_a):
         return np.ones(len(at_a), bool)
     plain = _plain(a, at_a) & _plain(b, at_b)
@@ -255,7 +257,9 @@ def _same_checksums(a: Tensor, b: Tensor) -> bool | None:
 def _checksum(tensor: Tensor) -> str:
     """Return what a difference of values shows of a tensor."""
     pieces = tensor.source.pieces if isinstance(tensor.source, Stored) else ()
-    return str(pieces[0].checksum) if len(pieces) == 1 else f"{len(pieces)} slices"
+    if len(pieces) != 1:
+        return f"{len(pieces)} slices"
+    return "no checksum" if pieces[0].checksum is None else str(pieces[0].checksum)
 
 
 def _commensurable(a: TensorSpec, b: TensorSpec) -> bool:

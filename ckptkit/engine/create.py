@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ckptkit.engine.plan import Plan
     from ckptkit.engine.run import Means, Outcome
+    from ckptkit.placement import Placement, Sealed
     from ckptkit.storage.disk import Disk
 
 LONG: Final = 64 << 20
@@ -79,15 +80,16 @@ def create(plan: Plan, means: Means, *, resume: bool) -> Created:
             Staging(plan.target.path, whole_folder=whole, disk=disk, adopt=adopted)
         )
         _place(staging, plan)
+        write_given(staging, placement)
         receipts = _receipts(plan, staging, means, resumed=adopted is not None, resume=resume)
         if receipts is not None:
             stack.callback(receipts.close)
             # Without receipts nobody could go on from what is there.
             staging.keep = resume
         outcome = plan.fill(tuple(map(staging.staged, placement.files)), means, receipts)
-        sealed = plan.format.seal(plan.after, placement, outcome.checksums)
-        copied = _copy_companions(plan, staging, disk, sealed)
-        for path, content in sealed.items():
+        sealed = sealed_anew(plan, outcome, staging)
+        copied = _copy_companions(plan, staging, disk, sealed.files)
+        for path, content in sealed.files.items():
             staging.write(path, content)
         plan.check_sources()
         if receipts is not None:
@@ -96,8 +98,26 @@ def create(plan: Plan, means: Means, *, resume: bool) -> Created:
     resumed = 0 if receipts is None else receipts.resumed_bytes
     moved = outcome.traffic
     reused = moved.copied + copied
-    written = moved.written + reused + resumed + sum(map(len, sealed.values()))
+    around = sealed.nbytes + sum(len(given.content) for given in placement.given)
+    written = moved.written + reused + resumed + around
     return Created(outcome, written, reused, resumed)
+
+
+def write_given(staging: Staging, placement: Placement) -> None:
+    """Write what is around the tensors of staged files, as far as it is known beforehand."""
+    for shard, offset, content in placement.given:
+        staging.file(placement.files[shard]).write(content, offset)
+
+
+def sealed_anew(plan: Plan, outcome: Outcome, staging: Staging) -> Sealed:
+    """Return the metadata of staged files that are complete otherwise; splices are written."""
+    placement = plan.placement
+    sums = outcome.checksums if outcome.spans is None else outcome.spans
+    sealed = plan.format.seal(plan.after, placement, sums)
+    for path, splices in sealed.splices.items():
+        for offset, content in splices:
+            staging.file(path).write(content, offset)
+    return sealed
 
 
 @contextmanager

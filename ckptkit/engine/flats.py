@@ -224,7 +224,7 @@ class Flats:
             columns.offset[0, which] = np.asarray(stored.offset)[read]
             columns.length[0, which] = np.asarray(stored.size)[read]
             columns.checksum[0, which] = np.asarray(stored.checksum)[read]
-            columns.summed[0, which] = True
+            columns.summed[0, which] = stored.summed
         return columns
 
     def _fits(self, columns: _Columns) -> NDArray[np.bool_]:

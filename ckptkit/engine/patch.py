@@ -21,6 +21,7 @@ from ckptkit.engine.ledger import Ledger
 from ckptkit.engine.program import is_aligned, is_measured
 from ckptkit.engine.queue import Queue
 from ckptkit.engine.read import check as check_sum
+from ckptkit.engine.spans import changes as span_changes
 from ckptkit.engine.steps import Done, SumStep
 from ckptkit.engine.strided import OFFSET, Strided, read_old
 from ckptkit.engine.work import Check
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ckptkit.engine.work import Work
     from ckptkit.model import Tensor
     from ckptkit.placement import Placement
+    from ckptkit.storage.changes import Bytes
     from ckptkit.storage.disk import Sources
 
     Int64s = NDArray[np.int64]
@@ -60,8 +62,8 @@ class Patch(NamedTuple):
     path: str
     width: int
     offsets: Int64s
-    old: bytes
-    new: bytes
+    old: Bytes
+    new: Bytes
     read: int
     item: int | None = None
 
@@ -72,7 +74,7 @@ class Piece:
 
     Attributes:
         patches: In order.
-        sums: What they do to the checksums of items, to be combined by exclusive or.
+        sums: What they do to the checksums of items, or spans, to be combined by exclusive or.
     """
 
     patches: list[Patch] = field(default_factory=list)
@@ -129,8 +131,9 @@ class CaptureStep:
     def run(self, worker: Worker) -> list[Patch]:
         """Read and compute; nothing is written."""
         capturing = copy.copy(worker)
-        captured = _Capture(worker.sources)
-        capturing.targets = cast("Sources", captured)
+        captured = _Capture(worker.sources, self.step.place)
+        capturing.sources = capturing.targets = cast("Sources", captured)
+        capturing.sums = False
         done = self.step.run(capturing)
         return [patch._replace(read=done.moved.read) for patch in captured.patches]
 
@@ -150,33 +153,55 @@ class GivenStep:
 
     def run(self, worker: Worker) -> list[Patch]:
         """Read what is there; nothing is written."""
-        return [_whole(worker.sources, self.path, self.offset, self.values)]
+        new = bytes(self.values)
+        old = bytes(worker.sources.file(self.path).read(self.offset, len(new)))
+        return [_patch(self.path, self.offset, old, new)]
 
 
 PatchStep = StridedStep | CaptureStep | GivenStep
 
 
 class _Capture:
-    """Stands where steps expect the files that they write to."""
+    """Stands where steps expect the files that they read and write.
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    What a step reads of the place that it writes to is kept: it is what was there before.
+    """
+
+    def __init__(self, sources: Sources, place: tuple[str, int, int] | None) -> None:
+        self.sources = sources
         self.patches: list[Patch] = []
+        self._place = place
+        self._old: Bytes = b""
 
     def file(self, path: str) -> _CapturedFile:
         return _CapturedFile(self, path)
 
-    def take(self, path: str, offset: int, values: Buffer) -> None:
-        self.patches.append(_whole(self._sources, path, offset, values))
+    def read(self, path: str, values: Buffer, offset: int) -> None:
+        if (path, offset, memoryview(values).nbytes) == self._place:
+            self._old = _copy(values)
+
+    def write(self, path: str, values: Buffer, offset: int) -> None:
+        new = _copy(values)
+        known = len(self._old) == len(new) and self._place == (path, offset, len(new))
+        old = self._old if known else bytes(self.sources.file(path).read(offset, len(new)))
+        self.patches.append(_patch(path, offset, old, new))
 
 
 class _CapturedFile:
     def __init__(self, capture: _Capture, path: str) -> None:
         self._capture = capture
-        self._path = path
+        self._file = capture.sources.file(path)
+        self._path = os.path.abspath(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read_into(self, buffer: Buffer, offset: int) -> None:
+        self._file.read_into(buffer, offset)
+        self._capture.read(self._path, buffer, offset)
 
     def write(self, values: Buffer, offset: int) -> None:
-        self._capture.take(self._path, offset, values)
+        self._capture.write(self._path, values, offset)
 
     def write_runs(self, width: int, offsets: Sequence[int], joined: Buffer) -> None:
         values = memoryview(joined).cast("B")
@@ -184,9 +209,12 @@ class _CapturedFile:
             self.write(values[at * width : (at + 1) * width], offset)
 
 
-def _whole(sources: Sources, path: str, offset: int, values: Buffer) -> Patch:
-    new = bytes(values)
-    old = bytes(sources.file(path).read(offset, len(new)))
+def _copy(values: Buffer) -> NDArray[np.uint8]:
+    """Return a copy of bytes; unlike ``bytes``, NumPy lets other threads work meanwhile."""
+    return np.array(np.frombuffer(values, np.uint8))
+
+
+def _patch(path: str, offset: int, old: Bytes, new: Bytes) -> Patch:
     return Patch(path, len(new), np.array([offset], np.int64), old, new, len(new))
 
 
@@ -216,7 +244,7 @@ def pieces(
     items = _Items(placement)
     piece, current = Piece(), skip
     for number, patches in _results(
-        _numbered(work, placement, byteorder, shift, limit), skip, shift
+        _numbered(work, placement, byteorder, shift, limit), skip, shift, limit
     ):
         if number > current:
             yield piece
@@ -242,15 +270,17 @@ def _numbered(
 
 
 def _results(
-    steps: Iterator[tuple[int, PatchStep]], skip: int, shift: Shift
+    steps: Iterator[tuple[int, PatchStep]], skip: int, shift: Shift, limit: int
 ) -> Iterator[tuple[int, list[Patch]]]:
     """Yield what the steps give, in their order."""
     running: deque[tuple[int, Future[Any]]] = deque()
+    # A piece is journalled while the next one is computed: all of that one may be ahead.
+    ahead = max(shift.window, limit // (2 * shift.chunk))
     try:
         for number, step in steps:
             if number < skip:
                 continue
-            if len(running) >= shift.window:
+            if len(running) >= ahead:
                 first, future = running.popleft()
                 yield first, future.result()
             running.append((number, shift.submit(step)))
@@ -284,6 +314,7 @@ def _only_read(work: Work, placement: Placement) -> Iterator[Check]:
         for inputs in flat.inputs:
             elsewhere = inputs.offset + flat.starts * inputs.spec.itemsize != places
             elsewhere |= os.path.abspath(inputs.path) != path
+            elsewhere &= inputs.sums is not None
             for at in np.flatnonzero(elsewhere).tolist():
                 yield Check(flat.name(at), flat.piece(inputs, at))
 
@@ -305,6 +336,7 @@ class _Items:
 
     def __init__(self, placement: Placement) -> None:
         stored = np.flatnonzero(placement.size > 0)
+        self._placement = placement
         self._numbers = stored
         self._offset = placement.offset[stored]
         self._end = self._offset + placement.size[stored]
@@ -315,7 +347,11 @@ class _Items:
         self._end_of = dict(zip(stored.tolist(), self._end.tolist(), strict=True))
 
     def changes(self, patch: Patch) -> Iterator[tuple[int, int]]:
-        """Yield what a patch does to the checksum of each item that it is in."""
+        """Yield what a patch does to the checksum of each item, or span, that it is in."""
+        if self._placement.spans is not None:
+            runs = patch.width, patch.offsets, patch.old, patch.new
+            yield from span_changes(self._placement, patch.path, *runs)
+            return
         if patch.item is not None:
             tails = self._end_of[patch.item] - patch.offsets - patch.width
             change = _native.crc32c_patch_runs(0, patch.old, patch.new, patch.width, tails)

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptkit.engine import preflight
-from ckptkit.engine.amend import KEPT, amend, piece_bytes
+from ckptkit.engine.amend import amend
 from ckptkit.engine.create import create
 from ckptkit.engine.exact import check_exact
+from ckptkit.engine.overwrite import KEPT, piece_bytes
 from ckptkit.engine.rehearsal import rehearsed
 from ckptkit.engine.run import MEMORY, Means, run_work
 from ckptkit.engine.stages import Stage, stages_of
@@ -92,7 +93,7 @@ class Plan:
         bytes_kept: Tensor bytes that stay where they are, or in a file that gets a second name.
         bytes_written: All bytes of new files, index included; where bytes change in place, those
             of tensors.
-        bytes_journal: Bytes that go through a journal besides, about.
+        bytes_journal: Bytes that go through a journal besides, about; no more of them.
         stamps: Size and time of change of every source file, when it was opened.
         format: What writes the index.
         repeatable: The statements alone say what the edit is.
@@ -204,6 +205,8 @@ class Plan:
             ("journal", "bytes_journal"),
         ]
         optional = {"bytes_kept", "bytes_journal"}
+        if self.how == "patch":
+            optional.add("bytes_reused")
         rows = [
             f"{self.how} {_WHERE[self.target.in_place]} {self.destination}",
             *(f"  {edit}" for edit in self.edits),

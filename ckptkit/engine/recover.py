@@ -6,16 +6,14 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
-from ckptkit import _native
-from ckptkit.engine.amend import applier, go_on, locked, take_back
+from ckptkit.engine.amend import go_on
+from ckptkit.engine.amendment import applier, locked, take_back
 from ckptkit.engine.run import MEMORY, Means
 from ckptkit.errors import ConflictError, CorruptError, EditError, UnknownFormatError
 from ckptkit.formats import absolute, find
-from ckptkit.storage.changes import Runs
+from ckptkit.storage.changes import Picture, Replaced, Runs, holds, sum_of
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.frames import Back, Begin, Commit, Piece
+from ckptkit.storage.frames import Back, Begin, Commit
 from ckptkit.storage.journal import (
     read_frames,
     remove_journal,
@@ -40,7 +38,9 @@ if TYPE_CHECKING:
     from ckptkit.engine.run import Progress
     from ckptkit.formats import Format
     from ckptkit.model import Source
+    from ckptkit.storage.changes import Applier
     from ckptkit.storage.disk import File
+    from ckptkit.storage.frames import Frame
 
     Again = Callable[[Format, Source, tuple[str, ...]], Plan]
 
@@ -143,78 +143,61 @@ def _settle(
         return "nothing", ()
     with file:
         settle_journal(file, disk)
-        begin, events, sums, pieces = _survey(file)
+        begin, events = _survey(file)
         if begin is None:
             # It was not durable, so nothing was changed by it.
             remove_journal(path, disk)
             return "back", ()
         _check_state(form, source, file, begin, disk)
-        if Back in events or not (Commit in events or begin.done):
-            _back(form, source, file, disk)
-            state: Outcome = "back"
-        else:
-            _forward(form, source, file, disk)
-            state = "forward"
-    if state == "forward" and Commit not in events:
-        rest = msgspec.structs.replace(begin, done=begin.done + pieces, sums=sums)
+        forward = Commit in events and Back not in events
+        (_forward if forward else _back)(form, source, file, disk)
+    if not forward and begin.done and Back not in events:
         plan = again(form, source, begin.edits)
-        go_on(
-            plan,
-            source,
-            replace(means, device=begin.device, chunk=begin.chunk),
-            rest,
-        )
-    else:
-        remove_journal(path, disk)
-    return state, begin.edits
+        go_on(plan, source, replace(means, device=begin.device, chunk=begin.chunk), begin)
+        return "forward", begin.edits
+    remove_journal(path, disk)
+    return "forward" if forward else "back", begin.edits
 
 
-def _survey(file: File) -> tuple[Begin | None, set[type], dict[int, int], int]:
-    """Return the first frame, the kinds of all, and what their pieces do to checksums."""
+def _survey(file: File) -> tuple[Begin | None, set[type]]:
+    """Return the first frame, and the kinds of all."""
     begin: Begin | None = None
     kinds: set[type] = set()
-    sums: dict[int, int] = {}
-    pieces = 0
     for frame in read_frames(file):
         kinds.add(type(frame.event))
-        match frame.event:
-            case Begin() as event:
-                if begin is not None:
-                    msg = "a journal has one first frame, this has two"
-                    raise CorruptError(msg, path=file.path)
-                begin, sums = event, dict(event.sums)
-            case Piece(changes):
-                pieces += 1
-                for item, change in changes.items():
-                    sums[item] = sums.get(item, 0) ^ change
-            case _:
-                pass
+        if isinstance(frame.event, Begin):
+            if begin is not None:
+                msg = "a journal has one first frame, this has two"
+                raise CorruptError(msg, path=file.path)
+            begin = frame.event
         if begin is None:
             msg = "a journal starts with what the edit is, this does not"
             raise CorruptError(msg, path=file.path)
-    return begin, kinds, sums, pieces
+    return begin, kinds
 
 
 def _check_state(form: Format, source: Source, journal: File, begin: Begin, disk: Disk) -> None:
     """Refuse a journal that is not about the checkpoint as it is now.
 
-    The index tells: it is the one before the edit, the one after it, or partly each.
+    The index tells: it is the one before the edit, the one after it, or partly each. So do the
+    bytes that change, where the index has no checksums that would follow them.
 
     Raises:
         ConflictError: It is another one.
     """
     apply = applier(form, source, disk)
-    with disk.open(apply.path(begin.index)) as file:
-        index = bytes(file.read(0, file.size))
-    known = {begin.index_sum}
-    before = bytearray(index)
+    known, ours = {begin.index_sum}, True
+    spliced: list[Runs] = []
     for frame in read_frames(journal):
+        ours = ours and _are_held(frame, apply, disk, done=False)
         if isinstance(frame.event, Commit):
             known.add(frame.event.index_sum)
-            for change in frame.changes:
-                if isinstance(change, Runs) and change.file == begin.index:
-                    _put(before, change)
-    if _native.crc32c(index) not in known and _native.crc32c(before) not in known:
+            changes = (change for change in frame.changes if isinstance(change, Runs))
+            spliced += [change for change in changes if change.file == begin.index]
+    with disk.open(apply.path(begin.index)) as file:
+        if sum_of(file, begin.state) not in known:
+            ours = ours and bool(spliced) and _sum_before(file, begin, spliced) in known
+    if not ours:
         msg = (
             "the checkpoint was written anew since the edit that was cut short; if it is as it"
             f" should be, remove {journal.path}"
@@ -222,10 +205,22 @@ def _check_state(form: Format, source: Source, journal: File, begin: Begin, disk
         raise ConflictError(msg, path=str(source))
 
 
-def _put(content: bytearray, change: Runs) -> None:
-    for number, offset in enumerate(change.offsets.tolist()):
-        old = change.old[number * change.width : (number + 1) * change.width]
-        content[offset : offset + change.width] = old
+def _sum_before(file: File, begin: Begin, spliced: Sequence[Runs]) -> int:
+    """Return the sum of an index as it was before some of its bytes changed, or were about to."""
+    picture = Picture(file, begin.state)
+    for change in spliced:
+        picture.put(change, back=True)
+    return picture.sum
+
+
+def _are_held(frame: Frame, apply: Applier, disk: Disk, *, done: bool) -> bool:
+    """Tell whether files have the bytes that a frame speaks of."""
+    for change in frame.changes:
+        if isinstance(change, Runs | Replaced):
+            with disk.open(apply.path(change.file)) as file:
+                if not holds(file, change, done=done):
+                    return False
+    return True
 
 
 def _forward(form: Format, source: Source, journal: File, disk: Disk) -> None:
@@ -304,16 +299,19 @@ def _latest(whole: Source, source: Source) -> str:
 
 def _check_undo(form: Format, source: Source, kept: File, disk: Disk) -> Begin:
     """Refuse to undo what is not the latest edit of the checkpoint."""
-    events = [frame.event for frame in read_frames(kept)]
+    apply = applier(form, source, disk)
+    events, ours = [], True
+    for frame in read_frames(kept):
+        events.append(frame.event)
+        ours = ours and _are_held(frame, apply, disk, done=True)
     begins = [event for event in events if isinstance(event, Begin)]
     commits = [event for event in events if isinstance(event, Commit)]
     if len(begins) != 1 or len(commits) != 1 or begins[0].done:
         msg = "what is kept to undo the edit is damaged"
         raise CorruptError(msg, path=kept.path)
-    apply = applier(form, source, disk)
     with disk.open(apply.path(begins[0].index)) as file:
-        found = _native.crc32c(file.read(0, file.size))
-    if found != commits[0].index_sum:
+        found = sum_of(file, begins[0].state)
+    if not ours or found != commits[0].index_sum:
         msg = (
             "the checkpoint changed since the edit that could be undone; if it is as it should be:"
             f" ckptkit undo --discard {source}"

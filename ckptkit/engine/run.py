@@ -16,6 +16,7 @@ from ckptkit.engine.device import choose, device_from, logical_devices
 from ckptkit.engine.ledger import Ledger
 from ckptkit.engine.measure import measured
 from ckptkit.engine.queue import Queue
+from ckptkit.engine.spans import sums_of_new
 from ckptkit.engine.steps import Batch, Done, Step, Task, Worker, batches
 from ckptkit.errors import EditError
 from ckptkit.storage.digest import digest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ckptkit.engine.device import Device, DeviceName
     from ckptkit.engine.receipts import Receipts
+    from ckptkit.engine.spans import Noted
     from ckptkit.engine.work import Work
     from ckptkit.model import Algorithm
     from ckptkit.placement import Placement
@@ -100,11 +102,13 @@ class Outcome:
         checksums: uint32, CRC-32C of every item of the placement.
         traffic: Bytes that moved.
         device: Where kernels ran; None where there was nothing to compute.
+        spans: uint32, CRC-32 of every span of files that were written anew.
     """
 
     checksums: NDArray[np.uint32]
     traffic: Traffic
     device: str | None
+    spans: NDArray[np.uint32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +264,7 @@ def run_work(
             gauge.total = work.bytes_measured + ready.weight
         settled, measuring = measured(work, shift, means.memory, gauge.advance, whole=means.whole)
         queue = Queue(settled, placement, targets, byteorder, shift.chunk, ledger)
+        noting = _note(shift.worker, placement, targets)
         flusher = _Flusher(shift.worker, placement, targets)
         try:
             traffic = _Drive(shift, gauge, flusher, receipts).run(queue)
@@ -268,9 +273,21 @@ def run_work(
                 placement, shift.worker, targets, ledger, algorithms, byteorder
             )
             ledger.finish()
+            spans = None if noting is None else sums_of_new(placement, targets, *noting)
         finally:
             flusher.close()
-    return Outcome(ledger.checksums, traffic, shift.device)
+    return Outcome(ledger.checksums, traffic, shift.device, spans)
+
+
+def _note(
+    worker: Worker, placement: Placement, targets: tuple[str, ...]
+) -> tuple[Noted, Noted] | None:
+    """Have a worker note what the checksums of spans are made of, where there may be any."""
+    if placement.spans is None:
+        return None
+    bases = [span.base for span in placement.spans if span.base is not None]
+    written = [targets[span.shard] for span in placement.spans]
+    return worker.note(bases, written)
 
 
 def _give(
@@ -304,14 +321,16 @@ def _give(
 def _neighbours(placement: Placement) -> Iterator[list[int]]:
     """Yield given items that lie side by side, in runs of about a chunk."""
     run: list[int] = []
-    held = 0
+    held = ends = 0
     for item in sorted(placement.payloads):
-        joins = run and item == run[-1] + 1 and placement.shard[item] == placement.shard[run[0]]
+        joins = run and placement.shard[item] == placement.shard[run[0]]
+        joins = joins and placement.offset[item] == ends
         if run and (held >= MAX_CHUNK or not joins):
             yield run
             run, held = [], 0
         run.append(item)
         held += len(placement.payloads[item])
+        ends = int(placement.offset[item]) + len(placement.payloads[item])
     if run:
         yield run
 
@@ -323,7 +342,10 @@ class _Flusher:
         self._worker = worker
         written = set(placement.shard[~placement.stays].tolist())
         self._targets = [targets[shard] for shard in sorted(written)]
-        self._forget = int(placement.size[~placement.stays].sum()) >= LARGE
+        large = int(placement.size[~placement.stays].sum()) >= LARGE
+        # What has to be read again for its checksum should still be there.
+        again = any(span.checksum is None for span in placement.spans or ())
+        self._forget = large and not again
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptkit-flush")
         self._pending = 0
         self._running: Future[None] | None = None

@@ -14,6 +14,7 @@ from ckptkit.engine.blocks import runs_of
 from ckptkit.engine.pinned import Pinned, find_driver
 from ckptkit.engine.program import evaluate, read_bytes
 from ckptkit.engine.read import PAGE, aligned, from_stored, read_box, to_stored
+from ckptkit.engine.spans import Noted
 from ckptkit.model import Stored, TensorSpec
 from ckptkit.region import Selection
 from ckptkit.storage.disk import Disk, Sources, Traffic
@@ -80,15 +81,30 @@ class Arena(threading.local):
 
 
 class Worker:
-    """What steps need: open files, a device, staging memory. Shared by threads."""
+    """What steps need: open files, a device, staging memory. Shared by threads.
+
+    Attributes:
+        sums: Whether anybody asks for checksums of what steps over runs of elements read and
+            write.
+    """
 
     def __init__(self, disk: Disk, device: Device) -> None:
         """Start with no file open."""
+        self.sums = True
         self.sources = Sources(disk)
         self.targets = Sources(disk, writable=True)
         self.device = device
         self.pinned = Pinned(find_driver() if device.name.startswith("gpu") else None)
         self.arena = Arena(self.pinned)
+
+    def note(self, read: Iterable[str], written: Iterable[str]) -> tuple[Noted, Noted]:
+        """Note checksums of what is read from some files, and written to some, from now on."""
+        disk = self.sources.disk
+        self.sources.close()
+        self.targets.close()
+        noting = Noted(disk, read), Noted(disk, written, writable=True)
+        self.sources, self.targets = noting
+        return noting
 
     def close(self) -> None:
         """Let go of every file, and of memory that is locked."""
@@ -335,18 +351,20 @@ class FlatStep:
         """Read, compute, sum, write."""
         worker.arena.reset()
         count = int(self.cuts[-1])
-        arrays, input_sums, read = [], [], 0
+        arrays, read = [], 0
+        input_sums: list[Sums] = []
         for source in self.inputs:
             raw = worker.arena.take(count * source.spec.itemsize)
             worker.sources.file(source.path).read_into(raw, source.offset)
             read += raw.nbytes
-            input_sums.append(self._sums(raw, source.spec.itemsize))
+            if worker.sums:
+                input_sums.append(self._sums(raw, source.spec.itemsize))
             arrays.append(from_stored(raw, source.spec, source.byteorder))
         values = worker.device.run(self.chain, arrays, self.spec.dtype)
         if values.shape != (count,):
             values = np.broadcast_to(values, (count,))
         out = to_stored(values, self.spec, self.byteorder)
-        sums = self._sums(out, self.spec.itemsize)
+        sums = self._sums(out, self.spec.itemsize) if worker.sums else ()
         worker.targets.file(self.target).write(out, self.offset)
         return Done(Traffic(read=read, written=out.nbytes), sums, tuple(input_sums))
 

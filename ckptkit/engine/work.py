@@ -201,9 +201,10 @@ def compile_work(catalog: Catalog, placement: Placement) -> Work:
         placement.offset[kept],
         placement.size[kept],
     )
-    untouched = [move for boxed in boxes if boxed.patched for move in _untouched(boxed, placement)]
-    if untouched:
-        extra = np.array(untouched, np.int64).T
+    others: list[tuple[int, ...]] = [*placement.carried]
+    others += [move for boxed in boxes if boxed.patched for move in _untouched(boxed, placement)]
+    if others:
+        extra = np.array(others, np.int64).T
         moves = Moves(*map(np.concatenate, zip(_columns(moves), extra, strict=True)))
     derived = [boxed.tensor for boxed in boxes]
     derived += [one for region in regions for layer in region.layers for one in layer.others]
@@ -296,7 +297,7 @@ def _checks(
     ]
     for name, base, leaf, at in read:
         for piece in leaf.source.pieces if isinstance(leaf.source, Stored) else ():
-            known = piece is base or piece.extent in seen
+            known = piece is base or piece.extent in seen or piece.checksum is None
             if not known and piece.box.intersect(at) is not None:
                 seen.add(piece.extent)
                 yield Check(name, piece)

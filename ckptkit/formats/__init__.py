@@ -7,9 +7,10 @@ offers what :class:`Format` asks for.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ckptkit.errors import UnknownFormatError
+from ckptkit.formats.keras import KERAS
 from ckptkit.formats.tensorflow import TENSORFLOW
 
 if TYPE_CHECKING:
@@ -20,10 +21,27 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Source, TensorSpec
-    from ckptkit.placement import Placement, Target, Way
+    from ckptkit.placement import Placement, Sealed, Target, Way
 
 GROUP: Final = "ckptkit.formats"
 """Entry point group of formats by third parties."""
+
+
+class Member(NamedTuple):
+    """A byte range of a file that has a CRC-32 as a whole.
+
+    Attributes:
+        path: The file.
+        offset, size: The range, in bytes.
+        checksum: What the file says that its CRC-32 is.
+        name: What the file calls it.
+    """
+
+    path: str
+    offset: int
+    size: int
+    checksum: int
+    name: str
 
 
 class Warn(Protocol):
@@ -33,11 +51,25 @@ class Warn(Protocol):
         """Note the finding."""
 
 
+class Reconciled(NamedTuple):
+    """An edited catalog that agrees with itself, and what its user should know.
+
+    Attributes:
+        catalog: The tensors, and what is written beside them.
+        notes: What was changed besides, and what disagrees now.
+    """
+
+    catalog: Catalog
+    notes: tuple[str, ...] = ()
+
+
 class Format(Protocol):
     """One checkpoint format. Everything here is about metadata, and checks all bounds."""
 
     name: str
     ways: frozenset[Way]
+    index_tells: bool
+    """Whether the index is another one whenever a tensor is: it has their checksums."""
 
     def detect(self, path: str) -> Source | None:
         """Return what a path the user gave stands for, or None if it is another format's."""
@@ -52,6 +84,13 @@ class Format(Protocol):
     def audit(self, source: Source, catalog: Catalog, warn: Warn) -> None:
         """Report what readers accept but a sound file does not have."""
 
+    def members(self, source: Source) -> Sequence[Member]:
+        """Return what has a checksum besides tensors.
+
+        Raises:
+            FormatError: It is damaged.
+        """
+
     def decode(self, payload: Buffer, spec: TensorSpec, byteorder: str) -> Sequence[bytes]:
         """Split the stored bytes of a string or variant tensor into its elements.
 
@@ -60,10 +99,28 @@ class Format(Protocol):
         """
 
     def files(self, source: Source, catalog: Catalog) -> Sequence[str]:
-        """Return the paths that a scanned checkpoint consists of, that of the index first."""
+        """Return the paths that a scanned checkpoint consists of, that of the index first.
+
+        A data file that is the index as well is there twice.
+        """
 
     def owns(self, source: Source, path: str) -> bool:
         """Tell whether a path is that of a file which an edit in place may change."""
+
+    def reconcile(
+        self, source: Source | None, before: Catalog, after: Catalog, *, sync: bool
+    ) -> Reconciled:
+        """Return an edited catalog with what has to go with the edit.
+
+        Args:
+            source: Where ``before`` is; None for a checkpoint made from scratch.
+            before: The tensors as they are stored.
+            after: What edits made of them.
+            sync: Change what is written beside the tensors, where it would contradict them.
+
+        Raises:
+            EditError: The edit leaves two tensors apart that are one.
+        """
 
     def reserve(
         self, before: Catalog, after: Catalog, source: Source | None, target: Target
@@ -76,15 +133,21 @@ class Format(Protocol):
             UnsupportedError: The format cannot hold a tensor.
         """
 
-    def seal(
-        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
-    ) -> dict[str, bytes]:
-        """Return the contents of the index files by path, the one that commits last."""
+    def seal(self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) -> Sealed:
+        """Return what is around the tensors of a checkpoint that is complete otherwise.
+
+        Args:
+            catalog: The tensors.
+            placement: Where their bytes are.
+            checksums: uint32, those of the placement's spans; where it has none, CRC-32C of every
+                item. How long the result is does not depend on them.
+        """
 
 
 def known() -> Iterator[Format]:
     """Iterate over the formats, ours first."""
     yield TENSORFLOW
+    yield KERAS
     # Reading the entry points costs more than listing a checkpoint, so only if ours all decline.
     from importlib.metadata import entry_points
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
+import numpy as np
+
+from ckptkit._native import crc32c, crc32c_segments
 from ckptkit.errors import CorruptError
-from ckptkit.storage.runs import write_runs
+from ckptkit.storage.runs import PAGE, read_runs, write_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Buffer, Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ckptkit.storage.disk import Disk, File
 
     Int64s = NDArray[np.int64]
+    Bytes = bytes | NDArray[np.uint8]
+
+SUMMED: Final = 4 << 20
+"""Bytes that are read and summed at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +40,42 @@ class Runs:
     file: str
     width: int
     offsets: Int64s
-    old: bytes
-    new: bytes
+    old: Bytes
+    new: Bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replaced:
+    """Bytes that are replaced, durably, before there is a commit: nobody has to do it again.
+
+    Attributes:
+        file: Which file.
+        offset: Where they start in it.
+        old: The bytes as they were.
+        sums: uint32, CRC-32C of what is there afterwards, of each page of the file by itself.
+    """
+
+    file: str
+    offset: int
+    old: Bytes
+    sums: NDArray[np.uint32]
+
+    @classmethod
+    def by(cls, file: str, offset: int, old: Bytes, new: Bytes) -> Self:
+        """Return what has to be known to take back that old bytes became new ones."""
+        return cls(file, offset, old, _page_sums(offset, new))
+
+
+def pages_of(offset: int, length: int) -> Int64s:
+    """Return where the pages of a byte range of a file end, counted from its start."""
+    first = offset // PAGE * PAGE + PAGE
+    ends = [*range(first - offset, length, PAGE), length] if length else []
+    return np.array(ends, np.int64)
+
+
+def _page_sums(offset: int, content: Buffer) -> NDArray[np.uint32]:
+    ends = pages_of(offset, memoryview(content).nbytes)
+    return np.frombuffer(crc32c_segments(content, ends), np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +110,93 @@ class Gone:
     file: str
 
 
-Change = Runs | Whole | Tail | Move | Gone
+Change = Runs | Replaced | Whole | Tail | Move | Gone
+
+
+def sum_of(file: File, ranges: Sequence[tuple[int, int]]) -> int:
+    """Return what a file says of the state that a checkpoint is in: a sum of a few bytes, or all.
+
+    Args:
+        file: The file.
+        ranges: Offset and length of each part that counts, as far as it is there; none for all.
+
+    Returns:
+        CRC-32C of the parts, joined.
+    """
+    total = 0
+    for start, length in _parts(file, ranges):
+        for at in range(start, start + length, SUMMED):
+            total = crc32c(file.read(at, min(SUMMED, start + length - at)), total)
+    return total
+
+
+def _parts(file: File, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    size = file.size
+    wanted = ranges or ((0, size),)
+    return [(start, min(length, size - start)) for start, length in wanted if start < size]
+
+
+class Picture:
+    """What :func:`sum_of` is over, held in memory, to tell what changes make of it."""
+
+    def __init__(self, file: File, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read it."""
+        self._parts = [(start, file.read(start, size)) for start, size in _parts(file, ranges)]
+
+    @property
+    def sum(self) -> int:
+        """The sum of it."""
+        total = 0
+        for _, content in self._parts:
+            total = crc32c(content, total)
+        return total
+
+    def put(self, change: Runs, *, back: bool = False) -> None:
+        """Have the bytes as they are after a change, or before it."""
+        joined = change.old if back else change.new
+        for number, offset in enumerate(change.offsets.tolist()):
+            run = joined[number * change.width : (number + 1) * change.width]
+            for start, content in self._parts:
+                low, high = max(offset, start), min(offset + len(run), start + len(content))
+                if low < high:
+                    content[low - start : high - start] = run[low - offset : high - offset]
+
+
+def holds(file: File, change: Runs | Replaced, *, done: bool) -> bool:
+    """Tell whether the bytes of a file are those that a change speaks of.
+
+    Args:
+        file: The file.
+        change: What is done to it.
+        done: It is done as a whole; else each byte, or most pages, may be as before or as after.
+            What is behind the end of a file that is still to grow is as before.
+    """
+    if isinstance(change, Replaced):
+        return _holds_pages(file, change, done=done)
+    there = int(np.searchsorted(change.offsets, file.size - change.width, "right"))
+    if done and there < len(change.offsets):
+        return False
+    found = read_runs(file, change.width, change.offsets[:there])
+    old, new = (
+        np.frombuffer(joined, np.uint8)[: len(found)] for joined in (change.old, change.new)
+    )
+    after = found == new
+    return bool((after if done else after | (found == old)).all())
+
+
+def _holds_pages(file: File, change: Replaced, *, done: bool) -> bool:
+    length = len(change.old)
+    if file.size < change.offset + length:
+        return False
+    found = file.read(change.offset, length)
+    other = _page_sums(change.offset, found) != change.sums
+    if done:
+        return not other.any()
+    same = np.frombuffer(found, np.uint8) == np.frombuffer(change.old, np.uint8)
+    starts = np.concatenate([np.zeros(1, np.int64), pages_of(change.offset, length)[:-1]])
+    strange = np.count_nonzero(other & ~np.logical_and.reduceat(same, starts))
+    # A page may be torn where a write was; of a file that was written anew, hardly any fits.
+    return bool(strange <= max(len(other) // 2, 1))
 
 
 class Applier:
@@ -119,19 +245,37 @@ class Applier:
                 self._folders.add(os.path.dirname(path))
                 if os.path.lexists(path):
                     self._disk.remove(path)
-            case Tail():
-                # What comes after it was durable before the commit.
+            case Tail() | Replaced():
+                # What comes after it, and what was replaced, was durable before the commit.
                 pass
 
-    def back(self, change: Change) -> None:
-        """Take a change back.
+    def back(self, changes: Sequence[Change]) -> None:
+        """Take changes back that were made one after the other.
 
         Raises:
-            CorruptError: It cannot be taken back.
+            CorruptError: One cannot be taken back.
         """
+        # What lies behind them is cut off: it need not be written, and there may be no room to.
+        ends = {change.file: change.length for change in changes if isinstance(change, Tail)}
+        for change in reversed(changes):
+            if isinstance(change, Runs) and change.file in ends:
+                self._back_before(change, ends[change.file])
+            else:
+                self._back(change)
+
+    def _back_before(self, change: Runs, end: int) -> None:
+        file = self._open(change.file)
+        for at, offset in enumerate(change.offsets.tolist()):
+            old = change.old[at * change.width : (at + 1) * change.width][: max(end - offset, 0)]
+            if old:
+                file.write(old, offset)
+
+    def _back(self, change: Change) -> None:
         match change:
             case Runs(file, width, offsets, old, _):
                 write_runs(self._open(file), width, offsets, old)
+            case Replaced(file, offset, old, _):
+                self._open(file).write(old, offset)
             case Whole(file, old, _):
                 path = self.path(file)
                 with self._disk.open(path) as there:

@@ -154,9 +154,16 @@ class File:
     def copy_from(self, source: File, source_offset: int, offset: int, length: int) -> None:
         """Copy a byte range of another file: by reflink, in the kernel, or block by block.
 
+        What has no descriptor of its own, such as a dataset that is decoded, is read and written.
+
         Raises:
             ConflictError: The source ends before the range does.
         """
+        if source.fd < 0:
+            for at in range(0, length, COPY_BLOCK):
+                block = source.read(source_offset + at, min(COPY_BLOCK, length - at))
+                self.write(block, offset + at)
+            return
         self._disk.about_to(
             "copy",
             self.path,
@@ -380,7 +387,7 @@ class Sources:
         with self._lock:
             found = self._files.get(path)
             if found is None:
-                found = _SharedFile(self.disk, path, os.open(path, self._flags))
+                found = self._open(path)
                 self._files[path] = found
                 if len(self._files) > MAX_OPEN_FILES:
                     self._files.popitem(last=False)
@@ -388,13 +395,24 @@ class Sources:
                 self._files.move_to_end(path)
             return found
 
+    def _open(self, path: str) -> File:
+        if "\0" in path:
+            from ckptkit.storage.datasets import open_dataset
+
+            return open_dataset(self.disk, path)
+        return self.shared(path, os.open(path, self._flags))
+
+    def shared(self, path: str, fd: int) -> SharedFile:
+        """Return a file for many threads, of an open descriptor."""
+        return SharedFile(self.disk, path, fd)
+
     def close(self) -> None:
         """Let go of every file."""
         with self._lock:
             self._files.clear()
 
 
-class _SharedFile(File):
+class SharedFile(File):
     """Closes with its last reference: a thread may still read what the cache let go of."""
 
     __slots__ = ()

@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 
 from ckptkit.errors import CorruptError
-from ckptkit.storage.changes import Change, Gone, Move, Runs, Tail, Whole
+from ckptkit.storage.changes import Change, Gone, Move, Replaced, Runs, Tail, Whole, pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-VERSION: Final = 1
+    from ckptkit.storage.changes import Bytes
+
+VERSION: Final = 2
 MAX_HEAD: Final = 64 << 20
 """Bytes of JSON in a frame at most."""
 
@@ -31,13 +33,14 @@ class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"
         how: The way of writing.
         index: The file whose bytes say in which state the checkpoint is.
         index_sum: CRC-32C of it before the edit.
+        state: Offset and length of the parts of it that this is over; none for all of it.
         sizes: Length of the other files before the edit, in bytes.
         edits: The statements, from which the edit can be done again.
         device: Where its kernels run.
         chunk: Bytes that are computed at a time.
         piece: Bytes of a piece.
         done: Pieces that were done already, whose frames were dropped.
-        sums: What these did to checksums: by item, to be combined by exclusive or.
+        sums: What these did to checksums: by item or span, to be combined by exclusive or.
     """
 
     version: int
@@ -51,10 +54,15 @@ class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"
     piece: int = 0
     done: int = 0
     sums: dict[int, int] = {}
+    state: tuple[tuple[int, int], ...] = ()
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="piece"):
-    """Tensor bytes that change; see :class:`Begin` for ``sums``."""
+    """Tensor bytes that change; see :class:`Begin` for ``sums``.
+
+    Bytes that are durable where they belong before there is a commit are not in it, only what was
+    there before them.
+    """
 
     sums: dict[int, int]
 
@@ -73,7 +81,7 @@ Event = Begin | Piece | Commit | Back
 
 
 class _ChangeHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    kind: Literal["runs", "whole", "tail", "move", "gone"]
+    kind: Literal["runs", "replaced", "whole", "tail", "move", "gone"]
     file: str
     number: int = 0
     staged: str = ""
@@ -123,10 +131,10 @@ def _named(event: Event, change: Callable[[str], str]) -> Event:
     )
 
 
-def encode(event: Event, changes: Sequence[Change] = ()) -> list[bytes]:
+def encode(event: Event, changes: Sequence[Change] = ()) -> list[Bytes]:
     """Return the payload of a frame, in parts that follow one another."""
     heads: list[_ChangeHead] = []
-    blobs: list[bytes] = []
+    blobs: list[Bytes] = []
     for change in changes:
         head, parts = _encode_change(change)
         heads.append(head)
@@ -135,11 +143,14 @@ def encode(event: Event, changes: Sequence[Change] = ()) -> list[bytes]:
     return [_SIZE.pack(len(head_bytes)) + head_bytes, *blobs]
 
 
-def _encode_change(change: Change) -> tuple[_ChangeHead, list[bytes]]:
+def _encode_change(change: Change) -> tuple[_ChangeHead, Sequence[Bytes]]:
     match change:
         case Runs(file, width, offsets, old, new):
             parts = [offsets.astype("<i8").tobytes(), old, new]
             return _ChangeHead("runs", packed(file), width, "", tuple(map(len, parts))), parts
+        case Replaced(file, offset, old, sums):
+            parts = [old, sums.astype("<u4").tobytes()]
+            return _ChangeHead("replaced", packed(file), offset, "", tuple(map(len, parts))), parts
         case Whole(file, old, new):
             return _ChangeHead("whole", packed(file), 0, "", (len(old), len(new))), [old, new]
         case Tail(file, length):
@@ -186,6 +197,8 @@ def _decode_change(head: _ChangeHead, blobs: list[bytes]) -> Change:
     match head.kind, blobs:
         case "runs", [offsets, old, new]:
             return _decode_runs(file, head.number, offsets, old, new)
+        case "replaced", [old, sums]:
+            return _decode_replaced(file, head.number, old, sums)
         case "whole", [old, new]:
             return Whole(file, old, new)
         case "tail", [] if head.number >= 0:
@@ -210,3 +223,13 @@ def _decode_runs(file: str, width: int, offsets: bytes, old: bytes, new: bytes) 
         msg = f"runs of {width} bytes, {len(at)} of them, contradict their bytes or one another"
         raise CorruptError(msg)
     return Runs(file, width, at, old, new)
+
+
+def _decode_replaced(file: str, offset: int, old: bytes, sums: bytes) -> Replaced:
+    fits = 0 <= offset <= np.iinfo(np.int64).max - len(old)
+    if not fits or len(sums) != 4 * len(pages_of(offset, len(old))):
+        msg = (
+            f"{len(old)} replaced bytes at byte {offset} contradict their {len(sums)} of checksums"
+        )
+        raise CorruptError(msg)
+    return Replaced(file, offset, old, np.frombuffer(sums, "<u4").astype(np.uint32))

@@ -18,7 +18,11 @@ and what counts but does not decode is damage. Whoever finds a journal goes
 
 * forward, to the state after the edit, if there is a :class:`Commit`;
 * back, to the state before it, if there is none, or if there is a :class:`Back`;
-* on with the edit itself, if frames of what was done already were dropped (``Begin.done``).
+* back by the frames that are there, then on with the edit itself, if frames of what was done
+  before were dropped (``Begin.done``).
+
+Most bytes of a large edit are in it once: as they were. They are replaced, durably, before the
+commit is written, so that nobody ever has to replace them again.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from ckptkit.storage.sidecar import unfinished
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckptkit.storage.changes import Change
+    from ckptkit.storage.changes import Bytes, Change
     from ckptkit.storage.disk import Disk, File
     from ckptkit.storage.frames import Event, Frame
 
@@ -245,7 +249,7 @@ def remove_unfinished(path: str, disk: Disk) -> None:
         disk.remove(unfinished(path))
 
 
-def _frame(number: int, payload: Sequence[bytes]) -> list[bytes]:
+def _frame(number: int, payload: Sequence[Bytes]) -> list[Bytes]:
     length, crc = 0, 0
     for part in payload:
         length, crc = length + len(part), _native.crc32c(part, crc)

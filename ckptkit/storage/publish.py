@@ -130,6 +130,10 @@ class Staging:
         """The folder in which the result will appear."""
         return self._parent
 
+    def file(self, path: str) -> File:
+        """Return the open file that will appear at ``path``."""
+        return self._files[path][1]
+
     def staged(self, path: str) -> str:
         """Return where the file is now that will appear at ``path``."""
         return self._files[path][0]

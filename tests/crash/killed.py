@@ -17,17 +17,33 @@ import time
 import traceback
 from pathlib import Path
 
+import h5py  # noqa: F401  once here rather than in every child
+
 import ckptkit
-from ckptkit.engine import amend, queue, run
+from ckptkit.engine import overwrite, queue, run
 
 EDITS = ("w[:, 1] *= 1.5", "v *= 0.5", "b = 3")
 """What every job does; a copy of TensorFlow's values is compared with the same in NumPy."""
 
+KERAS = ("layers/dense/vars/0[:, 1] *= 1.5", "optimizer/vars/2 *= 0.5", "layers/dense/vars/1 = 3")
+"""The same for files of Keras."""
+
+
+def edits_of(path):
+    return EDITS if path.endswith("/m") else KERAS
+
+
+def checkpoint(folder):
+    """Return the one that is in a folder."""
+    names = (name for name in sorted(os.listdir(folder)) if not name.startswith("."))
+    return f"{folder}/{next(names).removesuffix('.index').partition('.data-')[0]}"
+
 
 def in_place(how, **options):
     def job(folder):
-        with ckptkit.open(f"{folder}/m") as found:
-            found.edit(*EDITS).plan(how=how, **options).run(device="numpy")
+        path = checkpoint(folder)
+        with ckptkit.open(path) as found:
+            found.edit(*edits_of(path)).plan(how=how, **options).run(device="numpy")
 
     return job
 
@@ -47,7 +63,9 @@ def resumed(folder):
 
 def in_pieces(folder):
     run.MAX_CHUNK = 16 << 10
-    amend.piece_bytes = lambda _: 100 << 10
+    overwrite.piece_bytes = lambda *_, **__: 100 << 10
+    overwrite.TOGETHER = 0
+    overwrite.WIDE = 300
     in_place("patch")(folder)
 
 
@@ -64,8 +82,8 @@ JOBS = {
     "pieces": in_pieces,
     "compact": in_place("copy"),
     "keep": in_place("patch", keep_undo=True),
-    "undo": lambda folder: ckptkit.undo(f"{folder}/m"),
-    "recover": lambda folder: ckptkit.recover(f"{folder}/m"),
+    "undo": lambda folder: ckptkit.undo(checkpoint(folder)),
+    "recover": lambda folder: ckptkit.recover(checkpoint(folder)),
     "resume": in_steps,
 }
 
@@ -95,6 +113,16 @@ def _serve():
         answer = {"killed": killed, "seconds": time.perf_counter() - began}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def which(found, before, after):
+    """Return whether arrays are those before or after, in every bit; fail if they are others."""
+    for name, expected in (("before", before), ("after", after)):
+        if found.keys() == expected.keys() and all(
+            found[key].tobytes() == expected[key].tobytes() for key in found
+        ):
+            return name
+    raise AssertionError(sorted(found))
 
 
 class Jobs:

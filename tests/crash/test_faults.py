@@ -119,13 +119,13 @@ def test_signals_that_come_all_the_time_change_nothing(tmp_path, how):
 STOPPED = """
 import os, signal, sys
 from ckptkit.cli import main
-from ckptkit.engine import amend, run
+from ckptkit.engine import overwrite, run
 from ckptkit.storage import disk
 
 calls = 0
 small, at, number = sys.argv[1] == "small", int(sys.argv[2]), getattr(signal, sys.argv[3])
 if small:
-    run.MAX_CHUNK, amend.piece_bytes = 50_000, lambda _: 200_000
+    run.MAX_CHUNK, overwrite.piece_bytes = 50_000, lambda *_, **__: 200_000
 
 class Disk(disk.Disk):
     def about_to(self, call, path, new="", **details):

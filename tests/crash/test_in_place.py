@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 import ckptkit
 from ckptkit.errors import CkptError, NeedsRecoveryError
 from tests.crash.forgetful import History, Volume, materialise, record
-from tests.crash.scenes import MANY, SCENES, play, prepared, settle
+from tests.crash.scene import play, prepared, settle
+from tests.crash.scenes import SCENES
+from tests.crash.tensorflow_scenes import MANY
 
 # What is synced is known from the calls; the device need not be kept busy with it.
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -93,7 +95,17 @@ def test_a_finished_edit_needs_no_further_sync(played, history, tmp_path, fresh)
     assert settle(played, there) == ("nothing", "after")
 
 
-@pytest.mark.parametrize("name", ["patch", "append", "undo of append", "model, append"])
+LEFT_OUT = (
+    "patch",
+    "append",
+    "undo of append",
+    "model, append",
+    "weights, longer names with undo",
+    "archive, patch",
+)
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
 def test_a_sync_that_is_left_out_shows(name, tmp_path, fresh):
     scene = SCENES[name]
     played = play(scene, tmp_path / "played")

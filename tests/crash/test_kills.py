@@ -12,7 +12,7 @@ import pytest
 
 import ckptkit
 from ckptkit.errors import NeedsRecoveryError
-from tests.crash.killed import Jobs
+from tests.crash.killed import Jobs, which
 
 ROUNDS = 40
 """Kills of each job; of eight of them that makes more than 300."""
@@ -61,12 +61,7 @@ def state(tf, prefix):
     """Return whether TensorFlow finds the values before or after; fail if it finds others."""
     reader = tf.train.load_checkpoint(str(prefix))
     found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    for name, expected in (("before", values()), ("after", edited())):
-        if found.keys() == expected.keys() and all(
-            found[key].tobytes() == expected[key].tobytes() for key in found
-        ):
-            return name
-    raise AssertionError(prefix)
+    return which(found, values(), edited())
 
 
 def delays(jobs, job, source, tmp_path, rng):

@@ -21,7 +21,8 @@ from ckptkit.errors import ConflictError, EditError
 from ckptkit.storage.disk import Disk
 from tests.crash.disks import Killing, Recording, Stopping
 from tests.crash.forgetful import Volume, differing, record
-from tests.crash.scenes import files, hidden, saved_model, visible
+from tests.crash.scene import files, hidden, visible
+from tests.crash.tensorflow_scenes import saved_model
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

@@ -11,17 +11,16 @@ import ckptkit
 from ckptkit.storage.sidecar import sidecar
 from tests.crash.disks import Broken, Recording, Stopping
 from tests.crash.forgetful import Volume, differing, materialise
-from tests.crash.scenes import (
-    SCENES,
-    bundle_of,
+from tests.crash.scene import (
     hidden,
     play,
     prepared,
     settle,
     state_of,
-    undo,
+    stem_of,
     visible,
 )
+from tests.crash.scenes import SCENES
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -65,7 +64,7 @@ def calls(scene, again):
 
 
 def journal_of(scene, folder):
-    return sidecar(str(bundle_of(folder / scene.result)), "journal")
+    return sidecar(str(stem_of(folder / scene.result)), "journal")
 
 
 def fails(scene, folder, disk, error):
@@ -147,14 +146,14 @@ def test_an_error_while_recovering_can_be_recovered_from(scene, played, again, c
             settle(played, there)
 
 
-@pytest.mark.parametrize("scene", [s for s in SCENES if SCENES[s].do is undo], indirect=True)
+@pytest.mark.parametrize("scene", [s for s in SCENES if SCENES[s].undoes], indirect=True)
 def test_an_undo_that_fails_can_be_done_again(scene, played, again, calls):
     for at in range(len(calls) - 1):
         folder = again()
         error = OSError(errno.EIO, "the disk fails here")
         fails(scene, folder, Stopping(at, error), error)
         if os.path.lexists(journal_of(scene, folder)):
-            ckptkit.recover(folder / "m")
+            ckptkit.recover(folder / scene.name)
         else:
-            ckptkit.undo(folder / "m")
+            ckptkit.undo(folder / scene.name)
         assert differing(visible(folder), played.after) == []

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 import ckptkit
 from ckptkit import CkptError, ConflictError, CorruptError
 from ckptkit._native import crc32c
-from ckptkit.engine import amend, run
+from ckptkit.engine import overwrite, run
 from ckptkit.storage import frames
 from ckptkit.storage.changes import Gone, Move, Runs, Tail, Whole
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.frames import Back, Begin, Commit, Piece
+from ckptkit.storage.frames import VERSION, Back, Begin, Commit, Piece
 from ckptkit.storage.journal import Journal
 from ckptkit.storage.sidecar import sidecar
 from tests.crash.disks import Recording, Stopping
+from tests.crash.orders import Inline
 
 W = np.arange(3000, dtype=np.float32)
 
@@ -51,7 +52,7 @@ def differing(one, other):
 
 
 def begin(model, **fields):
-    found = {"version": 1, "how": "patch", "index": "m.index", "sizes": {}}
+    found = {"version": VERSION, "how": "patch", "index": "m.index", "sizes": {}}
     found["index_sum"] = crc32c(Path(f"{model}.index").read_bytes())
     return Begin(**{**found, **fields})
 
@@ -120,7 +121,7 @@ def test_a_journal_of_another_state_is_not_followed(model):
 @pytest.mark.parametrize(
     ("makers", "words"),
     [
-        ([lambda m: begin(m, version=2)], "version 2"),
+        ([lambda m: begin(m, version=3)], "version 3"),
         ([lambda _: Piece({})], "starts with what the edit is"),
         ([lambda _: Commit(1)], "starts with what the edit is"),
         ([begin, begin], "this has two"),
@@ -239,7 +240,8 @@ def half_done(request, model, monkeypatch):
     """A checkpoint whose patch was cut short after its first bytes were written."""
     if request.param == "several":
         monkeypatch.setattr(run, "MAX_CHUNK", 1000)
-        monkeypatch.setattr(amend, "piece_bytes", lambda _: 6000)
+        monkeypatch.setattr(overwrite, "piece_bytes", lambda *_, **__: 6000)
+        monkeypatch.setattr(overwrite, "writers", Inline)
     before = files(model)
     disk = Recording()
     with ckptkit.open(model) as found:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptkit
-from ckptkit.engine import check, compare
+from ckptkit.engine import check, compare, sums
 from ckptkit.engine.check import Problem, verify_path
 from ckptkit.engine.crew import each
 from tests.golden.handmade import Bundle
@@ -51,8 +51,8 @@ def flip(path: str, offset: int) -> None:
 @pytest.fixture
 def cells(monkeypatch: pytest.MonkeyPatch) -> int:
     """Cells so small that tensors span several."""
-    monkeypatch.setattr(check, "CELL", 64)
-    monkeypatch.setattr(check, "STREAMS", 2)
+    monkeypatch.setattr(sums, "CELL", 64)
+    monkeypatch.setattr(sums, "STREAMS", 2)
     return 64
 
 

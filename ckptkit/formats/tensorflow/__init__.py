@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from ckptkit.errors import EditError
 from ckptkit.formats.tensorflow.paths import (
     FINGERPRINT,
     INDEX,
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.catalog import Catalog
-    from ckptkit.formats import Warn
+    from ckptkit.formats import Member, Reconciled, Warn
     from ckptkit.model import Source, TensorSpec
-    from ckptkit.placement import Placement, Target, Way
+    from ckptkit.placement import Placement, Sealed, Target, Way
 
 
 class TensorFlow:
@@ -31,6 +32,7 @@ class TensorFlow:
 
     name = "tensorflow"
     ways: frozenset[Way] = frozenset({"copy", "link", "append", "patch"})
+    index_tells = True
 
     def detect(self, path: str) -> Source | None:
         """Return the bundle that a path stands for."""
@@ -45,6 +47,10 @@ class TensorFlow:
         from ckptkit.formats.tensorflow.audit import audit_index
 
         audit_index(source.path, catalog, warn)
+
+    def members(self, source: Source) -> Sequence[Member]:  # noqa: ARG002  the protocol's
+        """Return nothing: only tensors have checksums."""
+        return ()
 
     def decode(self, payload: Buffer, spec: TensorSpec, byteorder: str) -> Sequence[bytes]:
         """Split a string or variant tensor into its elements."""
@@ -63,6 +69,22 @@ class TensorFlow:
         beside = os.path.join(source.folder, FINGERPRINT) if source.folder else None
         return path == beside or is_member(source.path, path)
 
+    def reconcile(
+        self,
+        source: Source | None,  # noqa: ARG002  the protocol's
+        before: Catalog,  # noqa: ARG002
+        after: Catalog,
+        *,
+        sync: bool,
+    ) -> Reconciled:
+        """Return the catalog as it is: a bundle says of its tensors nothing but what they are."""
+        from ckptkit.formats import Reconciled
+
+        if sync:
+            msg = "a TensorFlow checkpoint has no configuration to keep in step"
+            raise EditError(msg)
+        return Reconciled(after)
+
     def reserve(
         self, before: Catalog, after: Catalog, source: Source | None, target: Target
     ) -> Placement:
@@ -71,12 +93,11 @@ class TensorFlow:
 
         return reserve(before, after, source, target)
 
-    def seal(
-        self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]
-    ) -> dict[str, bytes]:
+    def seal(self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) -> Sealed:
         """Write the index of a new bundle, and a SavedModel's fingerprint of it."""
         from ckptkit.formats.tensorflow.savedmodel import MAX_BYTES, with_checkpoint_hash
         from ckptkit.formats.tensorflow.seal import seal
+        from ckptkit.placement import Sealed
 
         index = seal(catalog, placement, checksums)
         sealed: dict[str, bytes] = {}
@@ -85,7 +106,7 @@ class TensorFlow:
                 with open(old, "rb") as file:
                     fingerprint = file.read(MAX_BYTES + 1)
                 sealed[new] = with_checkpoint_hash(fingerprint, index, path=old)
-        return {**sealed, placement.index: index}
+        return Sealed({**sealed, placement.index: index})
 
 
 TENSORFLOW: Final = TensorFlow()

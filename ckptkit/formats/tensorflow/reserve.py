@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ckptkit.errors import EditError
-from ckptkit.formats.tensorflow.items import NEW, Items
+from ckptkit.formats.items import NEW, Holds, Items
+from ckptkit.formats.tensorflow.dtypes import CODES
 from ckptkit.formats.tensorflow.paths import FINGERPRINT, INDEX, VARIABLES, is_member, shard_path
+from ckptkit.formats.tensorflow.payload import encode
 from ckptkit.globs import glob_pattern
-from ckptkit.placement import Placement
 from ckptkit.storage.sidecar import is_sidecar
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Source
-    from ckptkit.placement import Int64s, Layout, Target
+    from ckptkit.placement import Int64s, Layout, Placement, Target
 
 
 def reserve(before: Catalog, after: Catalog, source: Source | None, target: Target) -> Placement:
@@ -46,7 +47,7 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
         folder = os.path.abspath(source.folder) if target.in_place else destination
         prefix = os.path.join(folder, VARIABLES)
         companions = tuple(_companions(source.folder, folder, in_place=target.in_place))
-    items = Items(after)
+    items = Items(after, Holds("a TensorFlow checkpoint", CODES, encode))
     places = {
         "copy": lambda: _anew(after, items, target.layout, prefix),
         "link": lambda: _linked(before, items, prefix),
@@ -54,25 +55,16 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
         "patch": lambda: _patched(before, after, items, prefix),
     }[target.how]()
     order = places.order
-    place = {int(at): new for new, at in enumerate(order)} if items.payloads else {}
     template = target.how == "copy" and source is not None and after is before
-    return Placement(
+    return items.placed(
+        order,
+        places.shard,
+        places.offset,
+        places.stays,
         files=places.files,
         file_sizes=places.file_sizes,
         bases=places.bases,
         index=prefix + INDEX,
-        tensor=items.tensor[order],
-        part=items.part[order],
-        row=items.row[order],
-        shard=places.shard,
-        offset=places.offset,
-        size=items.size[order],
-        source_files=items.files,
-        source_file=items.source[order],
-        source_offset=np.where(items.source[order] < 0, 0, items.old_offset[order]),
-        stays=places.stays,
-        checksum=items.checksum[order],
-        payloads={place[at]: payload for at, payload in items.payloads.items()},
         folder=folder,
         companions=companions,
         template=source.path + INDEX if source is not None and template else None,

@@ -9,7 +9,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ckptkit import _native
-from ckptkit.catalog import Catalog, Columns
+from ckptkit.catalog import Catalog
+from ckptkit.columns import Columns
 from ckptkit.errors import CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
 from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path

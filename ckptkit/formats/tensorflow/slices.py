@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ckptkit import _native
-from ckptkit.catalog import Columns
+from ckptkit.columns import Columns
 from ckptkit.region import Box
 
 if TYPE_CHECKING:

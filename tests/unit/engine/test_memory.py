@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import ckptkit
+from tests.unit.engine.limited import run_limited
 
-ROOT = Path(__file__).resolve().parents[3]
 BUDGET = 32 << 20
 BESIDE = 64 << 20
 """Bytes of address space beside the budget: stacks, tables, what libraries keep."""
@@ -81,20 +75,13 @@ def edit(models):
     target = folder / "made"
 
     def call(*statements):
-        done = subprocess.run(
-            [
-                *(sys.executable, "-c", CHILD, folder / "large", folder / "tiny", target),
-                *(str(BUDGET), str(BESIDE), json.dumps(statements)),
-            ],
-            cwd=ROOT,
-            # Arenas of further threads reserve address space that nobody uses.
-            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
+        run_limited(
+            CHILD,
+            *(folder / "large", folder / "tiny", target),
+            budget=BUDGET,
+            beside=BESIDE,
+            statements=statements,
         )
-        assert done.returncode == 0, done.stderr
-        assert int(done.stdout) <= BUDGET + BESIDE
         return ckptkit.open(target)
 
     yield call

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from ckptkit.bulk import as_int64s
 from ckptkit.errors import UnsupportedError
-from ckptkit.formats.tensorflow.dtypes import CODES
-from ckptkit.formats.tensorflow.payload import encode
 from ckptkit.kernels import Constant
 from ckptkit.model import Derived, Stored, Tensor, TensorSpec
+from ckptkit.placement import Placement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,8 +26,23 @@ NEW: Final = np.iinfo(np.int64).max
 """Where a tensor that was not there before is sorted: after all others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What a format can hold.
+
+    Attributes:
+        what: How a message calls a checkpoint of it.
+        dtypes: The dtypes.
+        encode: Returns the stored bytes of strings or variants, for a byte order.
+    """
+
+    what: str
+    dtypes: Container[str]
+    encode: Callable[[Sequence[bytes], TensorSpec, str], bytes] | None = None
+
+
 class _Item(NamedTuple):
-    """One stored run of the new bundle that is more than a row of the old one."""
+    """One stored run of the new checkpoint that is more than a row of the old one."""
 
     tensor: int
     part: int
@@ -40,15 +55,19 @@ class _Item(NamedTuple):
 class Items:
     """All stored runs of a catalog, as columns, with the place where each stood before."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        """Collect rows, and what recipes make of rows, at array speed, and others one by one."""
+    def __init__(self, catalog: Catalog, holds: Holds) -> None:
+        """Collect rows, and what recipes make of rows, at array speed, and others one by one.
+
+        Raises:
+            UnsupportedError: A tensor is of a dtype that the format cannot hold.
+        """
         columns = catalog.columns
         rows = as_int64s(catalog.rows)
         plain = catalog.plain()
         several = [
-            item for at in np.flatnonzero(~plain).tolist() for item in _items_of(catalog, at)
+            item for at in np.flatnonzero(~plain).tolist() for item in _items_of(catalog, at, holds)
         ]
-        number, sizes = _from_recipes(catalog, plain, rows)
+        number, sizes = _from_recipes(catalog, plain, rows, holds)
         # What is new goes behind what is carried over, in the order of the names.
         carried, made = np.flatnonzero(plain & (number < 0)), np.flatnonzero(plain & (number >= 0))
         base, places = len(carried), np.array([item.tensor for item in several], np.int64)
@@ -81,14 +100,52 @@ class Items:
         file = np.searchsorted(numbers, self.old_shard)
         self.source = np.where(derived, -1, file)
 
+    def placed(
+        self,
+        order: Int64s,
+        shard: Int64s,
+        offset: Int64s,
+        stays: NDArray[np.bool_] | None = None,
+        *,
+        source_files: tuple[str, ...] | None = None,
+        **files: Any,
+    ) -> Placement:
+        """Return a placement of items.
+
+        Args:
+            order: The items, in the order of their bytes.
+            shard: Which file each of them goes to.
+            offset: Where in it, in bytes.
+            stays: Which of them are there already; none by default.
+            source_files: Where unchanged bytes come from: the old files, and further ones.
+            files: What a placement says besides of files.
+        """
+        place = {int(at): new for new, at in enumerate(order)} if self.payloads else {}
+        source = self.source[order]
+        return Placement(
+            tensor=self.tensor[order],
+            part=self.part[order],
+            row=self.row[order],
+            shard=shard,
+            offset=offset,
+            size=self.size[order],
+            source_files=self.files if source_files is None else source_files,
+            source_file=source,
+            source_offset=np.where(source < 0, 0, self.old_offset[order]),
+            stays=np.zeros(len(order), bool) if stays is None else stays,
+            checksum=self.checksum[order],
+            payloads={place[at]: payload for at, payload in self.payloads.items()},
+            **files,
+        )
+
 
 def _from_recipes(
-    catalog: Catalog, plain: NDArray[np.bool_], rows: Int64s
+    catalog: Catalog, plain: NDArray[np.bool_], rows: Int64s, holds: Holds
 ) -> tuple[Int64s, Int64s]:
     """Return for every position the number of its recipe, -1 for none, and the bytes it takes.
 
     Raises:
-        UnsupportedError: A recipe gives what a bundle cannot hold.
+        UnsupportedError: A recipe gives what the format cannot hold.
     """
     number, sizes = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.int64)
     if len(catalog.columns):
@@ -100,17 +157,17 @@ def _from_recipes(
     width = np.ones((2, len(catalog.bulk.recipes)), np.int64)
     for at in np.unique(number[made]).tolist():
         recipe = catalog.bulk.recipes[at]
-        if recipe.gives not in CODES:
+        if recipe.gives not in holds.dtypes:
             name = catalog.names[int(np.flatnonzero(number == at)[0])]
-            raise _cannot_hold(recipe.gives, name)
+            raise _cannot_hold(recipe.gives, name, holds)
         width[:, at] = [TensorSpec(dtype, ()).itemsize for dtype in (recipe.takes, recipe.gives)]
     before, after = width[:, number[made]]
     sizes[made] = sizes[made] // before * after
     return number, sizes
 
 
-def _cannot_hold(dtype: str, name: str) -> UnsupportedError:
-    msg = f"a TensorFlow checkpoint cannot hold {dtype}"
+def _cannot_hold(dtype: str, name: str, holds: Holds) -> UnsupportedError:
+    msg = f"{holds.what} cannot hold {dtype}"
     return UnsupportedError(msg, tensor=name)
 
 
@@ -120,7 +177,7 @@ def _take(column: memoryview, at: Int64s, known: np.ndarray, default: int) -> In
     return np.where(known, np.asarray(column).astype(np.int64)[at], default)
 
 
-def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
+def _items_of(catalog: Catalog, at: int, holds: Holds) -> Iterator[_Item]:
     """Yield the stored runs of one tensor that is changed, or in slices."""
     name, row = catalog.names[at], catalog.rows[at]
     tensor = catalog.single.get(name)
@@ -129,8 +186,8 @@ def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
         for part, (_, slice_row) in enumerate(slices):
             yield _Item(at, part, slice_row, catalog.columns.size[slice_row], derived=False)
         return
-    if tensor.spec.dtype not in CODES:
-        raise _cannot_hold(tensor.spec.dtype, name)
+    if tensor.spec.dtype not in holds.dtypes:
+        raise _cannot_hold(tensor.spec.dtype, name, holds)
     if not slices and _is_row(catalog, tensor, row):
         yield _Item(at, 0, row, catalog.columns.size[row], derived=False)
         return
@@ -138,7 +195,7 @@ def _items_of(catalog: Catalog, at: int) -> Iterator[_Item]:
     if tensor.boxes != tuple(box for box, _ in slices):
         old = [row] * len(tensor.boxes)
     for part, box in enumerate(tensor.boxes):
-        payload = _payload(tensor, box, catalog.columns.byteorder)
+        payload = _payload(tensor, box, catalog.columns.byteorder, holds)
         size = box.count * tensor.spec.itemsize if payload is None else len(payload)
         yield _Item(at, part, old[part], size, derived=True, payload=payload)
 
@@ -152,7 +209,7 @@ def _is_row(catalog: Catalog, tensor: Tensor, row: int) -> bool:
     return isinstance(whole, Stored) and extents == [piece.extent for piece in whole.pieces]
 
 
-def _payload(tensor: Tensor, box: Box, byteorder: str) -> bytes | memoryview | None:
+def _payload(tensor: Tensor, box: Box, byteorder: str, holds: Holds) -> bytes | memoryview | None:
     """Return the stored bytes of a piece whose values are given, None where they are computed."""
     kernel = tensor.source.kernel if isinstance(tensor.source, Derived) else None
     if not isinstance(kernel, Constant):
@@ -161,7 +218,9 @@ def _payload(tensor: Tensor, box: Box, byteorder: str) -> bytes | memoryview | N
         elements = kernel.elements
         if box.shape != tensor.spec.shape:
             elements = tuple(kernel.array()[box.slices()].ravel())
-        return encode(elements, tensor.spec, byteorder)
+        if holds.encode is None:
+            raise _cannot_hold(tensor.spec.dtype, "", holds)
+        return holds.encode(elements, tensor.spec, byteorder)
     # The engine makes blocks of numbers in slices, and of those for the other byte order.
     whole = box.shape == tensor.spec.shape and byteorder == "little"
     return kernel.payload if whole else None
