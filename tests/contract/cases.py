@@ -26,6 +26,7 @@ class Case:
         dtypes: What it can hold.
         shards: Whether it can be cut into several files.
         renames: Whether tensors can be renamed and dropped.
+        checksums: Whether tensors have checksums.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Case:
     dtypes: frozenset[str] = _PUT
     shards: bool = True
     renames: bool = True
+    checksums: bool = True
 
     @property
     def format(self) -> Format:
@@ -50,4 +52,15 @@ class Case:
         return path
 
 
-CASES = (Case("tensorflow"),)
+_KERAS = frozenset(
+    name
+    for name in _PUT
+    if name not in {"string", "int2", "int4", "uint2", "uint4"}
+    and "float8" not in name
+    and "float4" not in name
+)
+
+CASES = (
+    Case("tensorflow"),
+    Case("keras", ".h5", _KERAS, shards=False, checksums=False),
+)

@@ -73,7 +73,7 @@ def small_values(dtype, shape, seed):
 
 
 @st.composite
-def _regions(draw, shape):
+def regions(draw, shape):
     index = []
     for n in shape:
         if n and draw(st.booleans()):
@@ -84,7 +84,7 @@ def _regions(draw, shape):
     return tuple(index)
 
 
-def _written(index):
+def written(index):
     return "..." * (not index) + ", ".join(
         f"{i.start}:{i.stop}:{i.step}" if isinstance(i, slice) else str(i) for i in index
     )
@@ -120,7 +120,7 @@ def edited_bundles(draw):
         text = draw(st.sampled_from(sorted(EDITS)))
         assume(dtype.startswith(("float", "bfloat")) or "0.5" not in text)
         target = values[name]
-        index = draw(_regions(target.shape)) if draw(st.booleans()) else None
+        index = draw(regions(target.shape)) if draw(st.booleans()) else None
         part = target if index is None else target[index]
         other, expr = None, text
         if "other" in text:
@@ -135,5 +135,5 @@ def edited_bundles(draw):
         target = target.copy()
         target[... if index is None else index] = result
         values[name] = target
-        statements.append(f"{name}{'' if index is None else f'[{_written(index)}]'} = {expr}")
+        statements.append(f"{name}{'' if index is None else f'[{written(index)}]'} = {expr}")
     return bundle, statements, values

@@ -29,7 +29,7 @@ from ckptkit.region import Region
 from ckptkit.surgery import New
 from tests.golden.handmade import numpy_dtype, random_array
 from tests.oracle.expressions import SUMMED, RefusedError, Twin, kind_of
-from tests.property.edited import _regions
+from tests.property.edited import regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -378,7 +378,7 @@ def cases(draw: st.DrawFn) -> Case:
     dtype, shape = draw(st.sampled_from(DTYPES)), draw(SHAPES)
     region = None
     if draw(st.integers(0, 99)) < 45:
-        region = Region(draw(_regions(shape)) or (...,))
+        region = Region(draw(regions(shape)) or (...,))
     mode = draw(st.sampled_from(["tame", "tame", "odd", "odd", "bits"]))
     setting = Setting(draw, dtype, shape, region, mode)
     tree = setting.boolean if dtype == "bool" else setting.numeric

@@ -15,7 +15,7 @@ from ckptkit.errors import ConflictError, CorruptError
 from ckptkit.language import parse
 from tests.golden.handmade import Bundle, as_bytes
 from tests.oracle.expressions import Twin
-from tests.property.edited import _regions, _written, contents, small_values
+from tests.property.edited import contents, regions, small_values, written
 from tests.property.strategies import slicings
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -62,9 +62,9 @@ def test_values_come_from_the_other_checkpoint(fresh, tiny, data, how):
     at = "w"
     # What has the shape of the whole is for the whole.
     if "max" in formula and data.draw(st.booleans()):
-        index = data.draw(_regions(shape))
+        index = data.draw(regions(shape))
         formula = 'x * max(t("donor:w")) - min(t("second:deep/w"))'
-        at = f"w[{_written(index)}]"
+        at = f"w[{written(index)}]"
     statement = f"{at} = {formula}"
     edit = parse(statement)
     expected = Twin(found, values, edit.region).assigned(edit.expr)

@@ -15,7 +15,7 @@ import ckptkit
 from ckptkit import _native
 from tests.golden.handmade import Bundle, numpy_dtype, random_array
 from tests.oracle import philox
-from tests.property.edited import _regions, _written, contents
+from tests.property.edited import contents, regions, written
 from tests.property.strategies import slicings
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -79,7 +79,7 @@ def drawings(draw):
         bundle.add(b"w", values)
     at = "w"
     if draw(st.booleans()):
-        at = f"w[{_written(draw(_regions(shape)))}]"
+        at = f"w[{written(draw(regions(shape)))}]"
     texts = [text.format(at=at) for text in DRAWS] + [*WHOLE] * (at == "w")
     return bundle, values, draw(st.sampled_from(texts))
 
@@ -133,10 +133,10 @@ def test_a_region_gets_the_numbers_that_it_has_in_the_whole(fresh, tiny, text, s
     tiny(data.draw(BYTES), data.draw(BYTES))
     values = numbers(dtype, shape, 5)
     prefix = made(fresh(), values)
-    index = data.draw(_regions(shape))
+    index = data.draw(regions(shape))
     whole = edited(prefix, [text.format(at="w")], f"{prefix}-whole")[1]["w"]
     how = data.draw(st.sampled_from(["copy", "append", "patch"]))
-    part = edited(prefix, [text.format(at=f"w[{_written(index)}]")], None, how)[1]["w"]
+    part = edited(prefix, [text.format(at=f"w[{written(index)}]")], None, how)[1]["w"]
     expected = values.copy()
     expected[(*index, ...)] = whole[(*index, ...)]
     assert part.tobytes() == expected.tobytes()
