@@ -6,14 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ckptkit.api import Checkpoint as Checkpoint
-    from ckptkit.api import Draft as Draft
+    from ckptkit.api import convert as convert
     from ckptkit.api import diff as diff
     from ckptkit.api import discard_undo as discard_undo
-    from ckptkit.api import open as open  # noqa: A004  it opens, as gzip.open does
+    from ckptkit.api import manifest as manifest
+    from ckptkit.api import matched as matched
     from ckptkit.api import recover as recover
     from ckptkit.api import save as save
     from ckptkit.api import undo as undo
+    from ckptkit.checkpoint import Checkpoint as Checkpoint
+    from ckptkit.checkpoint import Draft as Draft
+    from ckptkit.checkpoint import open as open  # noqa: A004  it opens, as gzip.open does
     from ckptkit.edits import Map as Map
     from ckptkit.edits import Put as Put
     from ckptkit.errors import CkptError as CkptError
@@ -50,8 +53,19 @@ __version__ = "0.1.0"
 
 _HOME: Final = {
     **dict.fromkeys(
-        ("Checkpoint", "Draft", "diff", "discard_undo", "open", "recover", "save", "undo"), "api"
+        (
+            "convert",
+            "diff",
+            "discard_undo",
+            "manifest",
+            "matched",
+            "recover",
+            "save",
+            "undo",
+        ),
+        "api",
     ),
+    **dict.fromkeys(("Checkpoint", "Draft", "open"), "checkpoint"),
     **dict.fromkeys(("Map", "Put"), "edits"),
     **dict.fromkeys(
         (

@@ -1,405 +1,95 @@
-"""The library's face: open a checkpoint, look at it, edit it, write it somewhere."""
+"""The library's face beside checkpoints themselves: convert, compare, save, recover."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
-from ckptkit import _native
 from ckptkit.catalog import Catalog
-from ckptkit.engine.preflight import check_readable
-from ckptkit.errors import ConflictError, CorruptError
-from ckptkit.formats import Format, by_name, find
-from ckptkit.model import Derived, Source, Tensor, TensorSpec
+from ckptkit.checkpoint import Checkpoint, Draft, open  # noqa: A004  it opens, as gzip.open does
+from ckptkit.formats import Format, by_name
+from ckptkit.model import Derived, Source, Tensor
 from ckptkit.placement import Layout
-from ckptkit.region import Region
-from ckptkit.storage.disk import Sources, stamp
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ckptkit.edits import Edit
-    from ckptkit.engine.check import Difference, Verdict
+    from ckptkit.engine.check import Difference
     from ckptkit.engine.plan import Plan, Report
     from ckptkit.engine.recover import Recovery
-    from ckptkit.region import Box
+    from ckptkit.matching import By, Matching
     from ckptkit.storage.disk import Disk
 
     Array = NDArray[Any]
     Progress = Any
 
-if _native.__debug_build__:
-    warnings.warn("ckptkit was built without optimisation, and is slow", stacklevel=2)
-
-BLOCK: Final = 16 << 20
-"""Bytes of the blocks that :meth:`StoredTensor.blocks` yields by default."""
-
 _KEEP: Final = Layout()
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.open does
-    """Open a checkpoint for reading: only its index is read.
+def matched(
+    old: Checkpoint | str | os.PathLike[str],
+    template: Checkpoint | str | os.PathLike[str],
+    *,
+    by: By = "name",
+    others: Mapping[str, Checkpoint | str] | None = None,
+) -> tuple[Draft, Matching]:
+    """Return a template with the values of another checkpoint where they belong, as a draft.
+
+    Names, shapes, dtypes and whatever else is in the files are the template's. A tensor without a
+    partner keeps the template's values.
 
     Args:
-        path: A TensorFlow checkpoint prefix or any file of it, a folder with a ``checkpoint``
-            file, or a SavedModel folder.
+        old: Has the values.
+        template: Has the form: a checkpoint of the model as it is now.
+        by: ``name``: names of layers and of their weights, which do not shift when a layer is
+            added; ``shape``: shapes of layers in order, where that is sure; ``order``: the i-th
+            gets the i-th, as Keras loads.
+        others: Further checkpoints that edits of the draft may read, as in
+            :meth:`Checkpoint.edit`; ``old`` is the one that has the values.
 
     Raises:
-        FileNotFoundError: There is nothing there.
-        UnknownFormatError: No format claims the path.
-        CorruptError: The index is damaged, or contradicts itself or the data files.
-        NeedsRecoveryError: An edit in place was cut short; see :func:`ckptkit.recover`.
-        ConflictError: It is being edited in place just now.
+        EditError: No tensor has a partner.
+        CkptError: One of them cannot be read.
     """
-    form, source = find(os.fspath(path))
-    check_readable(os.path.abspath(source.path), str(source))
-    return Checkpoint(form, source, form.scan(source))
+    from ckptkit.transfer import OLD, Transfer
+    from ckptkit.transfer import matched as partners
+
+    one, other = (item if isinstance(item, Checkpoint) else open(item) for item in (old, template))
+    found = partners(one.catalog, other.catalog, by)
+    return other.edit(Transfer(found, by), others={**(others or {}), OLD: one}), found
 
 
-class Checkpoint(Mapping[str, "StoredTensor"]):
-    """An open checkpoint: a read-only mapping from names to lazy tensors.
+def convert(
+    src: Checkpoint | str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *edits: str | Edit,
+    match: Checkpoint | str | os.PathLike[str] | None = None,
+    by: By = "name",
+    layout: Layout = _KEEP,
+    sync_config: bool = False,
+) -> Report:
+    """Write a checkpoint as what the name of ``dst`` says, or in the form of another one.
 
-    Attributes:
-        path: Where it is.
-        format: What kind of checkpoint it is.
-        catalog: What its index says.
-        writer: The format that it is in.
-        source: The path, resolved.
-        stamps: Size and time of change of its files, when it was opened.
+    Args:
+        src: A checkpoint.
+        dst: Where the result will be: ``X.weights.h5``, ``X.weights.json``, and so on.
+        edits: Edits of the result.
+        match: A checkpoint whose form the result has; see :func:`matched`.
+        by: What partners are found by, with ``match``.
+        layout: How to cut shards.
+        sync_config: As in :meth:`Draft.plan`.
+
+    Raises:
+        EditError: There is something at the place, or the result cannot be of that kind.
     """
-
-    def __init__(self, form: Format, source: Source, catalog: Catalog) -> None:
-        """Hold what a scan found; use :func:`ckptkit.open`."""
-        self.writer = form
-        self.source = source
-        self.catalog = catalog
-        self.stamps = tuple(map(stamp, form.files(source, catalog)))
-        self._files = Sources()
-
-    @property
-    def path(self) -> str:
-        """Where it is."""
-        return str(self.source)
-
-    @property
-    def format(self) -> str:
-        """The name of its format."""
-        return self.writer.name
-
-    def __getitem__(self, name: str) -> StoredTensor:
-        """Return a tensor; nothing is read yet.
-
-        Raises:
-            TensorNotFoundError: There is none of that name.
-        """
-        return StoredTensor(name, self.catalog[name], self)
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether there is a tensor of that name."""
-        return name in self.catalog
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the order of the index."""
-        return iter(self.catalog)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self.catalog)
-
-    @property
-    def dead_bytes(self) -> int:
-        """Bytes of the data files that belong to no tensor; ``how="copy"`` leaves them out."""
-        _, *data = (known.size for known in self.stamps)
-        return self.catalog.columns.dead_bytes(sum(data))
-
-    def specs(self) -> Iterator[tuple[str, TensorSpec]]:
-        """Iterate over names with dtypes and shapes."""
-        return self.catalog.specs()
-
-    def dtypes(self) -> Mapping[str, str]:
-        """Return the dtype of every tensor by name; much quicker than one by one."""
-        return self.catalog.dtypes()
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the shape of every tensor by name; much quicker than one by one."""
-        return self.catalog.shapes()
-
-    def __repr__(self) -> str:
-        """Return what it is, where, and how large."""
-        return f"<{self.format} checkpoint {self.path!r}: {len(self):,} tensors>"
-
-    @property
-    def files(self) -> Sources:
-        """The open data files."""
-        return self._files
-
-    def check_unchanged(self) -> None:
-        """Refuse what was read if an edit in place may have changed some of it meanwhile.
-
-        Raises:
-            ConflictError: The checkpoint is not the one that was opened any more.
-            NeedsRecoveryError: An edit in place was cut short.
-        """
-        path = os.path.abspath(self.source.path)
-        check_readable(path, self.path)
-        if self.stamps and stamp(self.stamps[0].path) != self.stamps[0]:
-            msg = "the checkpoint was edited since it was opened; open it again"
-            raise ConflictError(msg, path=self.path)
-
-    def close(self) -> None:
-        """Let go of the files; reading opens them again."""
-        self._files.close()
-
-    def __enter__(self) -> Self:
-        """Return the checkpoint."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let go of the files."""
-        self.close()
-
-    def verify(self, progress: Progress | None = None) -> Verdict:
-        """Read everything once and compare it with its checksums.
-
-        Args:
-            progress: Called with bytes done and bytes in all.
-
-        Raises:
-            ConflictError: The checkpoint was edited in place meanwhile.
-        """
-        from ckptkit.engine.check import verify
-
-        verdict = verify(self.writer, self.source, self.catalog, progress=progress)
-        self.check_unchanged()
-        return verdict
-
-    def edit(
-        self, *edits: str | Edit, others: Mapping[str, Checkpoint | str] | None = None
-    ) -> Draft:
-        """Return a draft: what the checkpoint would be after some edits. Nothing is written.
-
-        Args:
-            edits: Statements of the edit language, or edits such as ``ckptkit.Map``.
-            others: Further checkpoints, or their paths, by the name under which edits read them:
-                ``t("donor:head/kernel")``.
-
-        Raises:
-            EditError: A statement does not parse, matches nothing, or does not fit.
-        """
-        opened = {
-            name: other if isinstance(other, Checkpoint) else open(other)
-            for name, other in (others or {}).items()
-        }
-        catalog = self.catalog
-        if opened:
-            catalog = catalog.bound({name: other.catalog for name, other in opened.items()})
-        return Draft(self, catalog, (), (), others=tuple(opened.values())).edit(*edits)
-
-
-class StoredTensor:
-    """A tensor in a checkpoint. Values are read when they are asked for, and only those."""
-
-    __slots__ = ("_checkpoint", "name", "tensor")
-
-    def __init__(self, name: str, tensor: Tensor, checkpoint: Checkpoint) -> None:
-        """Hold where the values are; index a :class:`Checkpoint` to get one."""
-        self.name = name
-        self.tensor = tensor
-        self._checkpoint = checkpoint
-
-    @property
-    def spec(self) -> TensorSpec:
-        """Dtype and shape."""
-        return self.tensor.spec
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype."""
-        return self.tensor.spec.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
-        return self.tensor.spec.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Stored bytes."""
-        return self.tensor.stored_bytes
-
-    def read(self, region: Region | object | None = None, *, verify: bool = True) -> Array:
-        """Return values: all of them, verified, or those of a region, as they are.
-
-        bfloat16, float8, int4 and the like come as ml_dtypes arrays, strings and variants as
-        object arrays of ``bytes``, quantised integers as plain integers.
-
-        Args:
-            region: A :class:`~ckptkit.model.Region`, or what one writes between brackets.
-            verify: Compare the checksum when the whole tensor is read.
-
-        Raises:
-            CorruptError: The checksum differs.
-            ConflictError: The checkpoint was edited in place meanwhile.
-            EditError: The region does not fit the shape.
-            UnsupportedError: The dtype cannot be read.
-        """
-        from ckptkit.engine.read import read_region, read_tensor
-
-        checkpoint = self._checkpoint
-        decode, files = checkpoint.writer.decode, checkpoint.files
-        try:
-            if region is None:
-                found = read_tensor(files, self.name, self.tensor, decode, verify=verify)
-            else:
-                wanted = region if isinstance(region, Region) else Region.of(region)
-                found = read_region(files, self.name, self.tensor, wanted, decode)
-        except CorruptError:
-            # What looks damaged may be half old and half new.
-            checkpoint.check_unchanged()
-            raise
-        checkpoint.check_unchanged()
-        return found
-
-    def blocks(self, nbytes: int = BLOCK) -> Iterator[tuple[Box, Array]]:
-        """Yield the tensor in blocks of at most ``nbytes`` bytes, in C order, with their boxes.
-
-        Raises:
-            UnsupportedError: Elements of the dtype have no fixed size.
-        """
-        from ckptkit.engine.read import read_blocks
-
-        checkpoint = self._checkpoint
-        for block in read_blocks(checkpoint.files, self.name, self.tensor, nbytes):
-            checkpoint.check_unchanged()
-            yield block
-
-    def __getitem__(self, index: object) -> Array:
-        """Read a region; only its bytes are read, and not verified."""
-        return self.read(Region.of(index))
-
-    def __array__(
-        self,
-        dtype: np.dtype[Any] | None = None,
-        copy: bool | None = None,  # noqa: FBT001  NumPy's protocol
-    ) -> Array:
-        """Read the whole tensor, verified, for NumPy.
-
-        Raises:
-            ValueError: Without a copy it cannot be had.
-        """
-        if copy is False:
-            msg = "a tensor in a file cannot become an array without a copy"
-            raise ValueError(msg)
-        values = self.read()
-        return values if dtype is None else values.astype(dtype, copy=False)
-
-    def __repr__(self) -> str:
-        """Return name, dtype and shape."""
-        return f"<tensor {self.name!r}: {self.spec}>"
-
-
-class Draft:
-    """A checkpoint with edits that are not written yet.
-
-    Attributes:
-        catalog: The tensors as they would be.
-        edits: The statements so far.
-        notes: What applying them found worth saying.
-    """
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        catalog: Catalog,
-        edits: tuple[str, ...],
-        notes: tuple[str, ...],
-        *,
-        repeatable: bool = True,
-        others: tuple[Checkpoint, ...] = (),
-    ) -> None:
-        """Hold an edited catalog; use :meth:`Checkpoint.edit`."""
-        self._checkpoint = checkpoint
-        self._others = others
-        self._repeatable = repeatable
-        self.catalog = catalog
-        self.edits = edits
-        self.notes = notes
-
-    def edit(self, *edits: str | Edit) -> Draft:
-        """Return a draft with further edits.
-
-        Raises:
-            EditError: A statement does not parse, matches nothing, or does not fit.
-        """
-        from ckptkit.edits import apply_all
-        from ckptkit.language import parse
-
-        parsed = [parse(edit) if isinstance(edit, str) else edit for edit in edits]
-        change = apply_all(self.catalog, parsed)
-        texts = (*self.edits, *map(str, parsed))
-        notes = (*self.notes, *change.notes)
-        # What a statement says can be done again; what a function does, nobody knows.
-        repeatable = (
-            self._repeatable and not self._others and all(isinstance(edit, str) for edit in edits)
-        )
-        return Draft(
-            self._checkpoint,
-            change.catalog,
-            texts,
-            notes,
-            repeatable=repeatable,
-            others=self._others,
-        )
-
-    def plan(
-        self,
-        destination: str | os.PathLike[str] | None = None,
-        how: str = "auto",
-        layout: Layout = _KEEP,
-        *,
-        keep_undo: bool = False,
-        break_links: bool = False,
-    ) -> Plan:
-        """Lay the result out: at a new place, or where the checkpoint is.
-
-        Args:
-            destination: The new prefix, or the new folder of a SavedModel; None to edit in place.
-            how: The way of writing: ``copy`` or ``link`` for a new place, ``patch``, ``append`` or
-                ``copy`` (which leaves no dead bytes) in place; ``auto`` chooses, and the plan says
-                why.
-            layout: How to cut shards; as they are by default.
-            keep_undo: In place: leave beside the checkpoint what :func:`ckptkit.undo` needs.
-            break_links: In place: give the checkpoint files of its own, where it shares some with
-                another one.
-
-        Raises:
-            EditError: The destination exists, the format refuses the edit, or it cannot be written
-                that way.
-            ConflictError: A file of the checkpoint changed since it was opened.
-        """
-        from ckptkit.engine.choose import Wish, build_plan
-
-        origin = self._checkpoint
-        return build_plan(
-            Wish(
-                origin.writer,
-                origin.source,
-                origin.catalog,
-                self.catalog,
-                None if destination is None else os.fspath(destination),
-                how,
-                layout,
-                self.edits,
-                self.notes,
-                (*origin.stamps, *(one for other in self._others for one in other.stamps)),
-                self._repeatable,
-                keep_undo,
-                break_links,
-            )
-        )
+    if match is not None:
+        draft = matched(src, match, by=by)[0]
+    else:
+        draft = (src if isinstance(src, Checkpoint) else open(src)).edit()
+    return draft.edit(*edits).plan(dst, "copy", layout, sync_config=sync_config).run()
 
 
 def save(
@@ -486,6 +176,29 @@ def discard_undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> t
     from ckptkit.engine.recover import discard_undo
 
     return discard_undo(os.fspath(path), disk)
+
+
+def manifest(
+    path: str | os.PathLike[str], *, progress: Progress | None = None, disk: Disk | None = None
+) -> str:
+    """Write a checksum for every tensor to a file beside a checkpoint; return its path.
+
+    For formats that have no checksums of their own. Verifying compares tensors with it from then
+    on; after an edit it has to be made anew.
+
+    Args:
+        path: The checkpoint.
+        progress: Called with bytes done and bytes in all.
+        disk: The file system; tests put another one here.
+
+    Raises:
+        CorruptError: A tensor differs from the checksum that the checkpoint has of it.
+        ConflictError: The checkpoint was edited meanwhile.
+    """
+    from ckptkit.engine.manifest import write_manifest
+
+    with open(path) as checkpoint:
+        return write_manifest(checkpoint, None, progress, disk).path
 
 
 def diff(

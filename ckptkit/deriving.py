@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptkit.bulk import Bulk, as_int64s
 from ckptkit.errors import EditError
-from ckptkit.globs import is_glob, no_match, places, select_groups
+from ckptkit.globs import LABEL, is_glob, no_match, places, select_groups
 from ckptkit.lowering import KindError, is_number
 from ckptkit.model import DTYPES, TensorSpec
 
@@ -279,7 +279,7 @@ def bound(catalog: Catalog, name: str) -> tuple[Catalog | None, str]:
         EditError: Neither is there a tensor with that colon in its name, nor such a checkpoint.
     """
     prefix, colon, inner = name.partition(":")
-    if not colon or name in catalog:
+    if not colon or name in catalog or name.startswith(LABEL):
         return None, name
     if prefix in catalog.others:
         return catalog.others[prefix], inner
@@ -298,9 +298,11 @@ def tensor_of(catalog: Catalog, name: str) -> Tensor:
     """
     other, inner = bound(catalog, name)
     origin = catalog if other is None else other
-    if inner not in origin:
-        raise no_match(origin, inner)
-    return origin[inner]
+    if inner in origin:
+        return origin[inner]
+    if inner.startswith(LABEL) and not is_glob(inner):
+        return origin.tensor_at(places(origin, inner)[0])
+    raise no_match(origin, inner)
 
 
 def _joined(places: Sequence[Int64s]) -> Int64s:

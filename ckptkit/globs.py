@@ -19,6 +19,10 @@ EVERYTHING: Final = "**"
 """The glob that every name matches."""
 
 
+LABEL: Final = "layer:"
+"""What a target begins with that is about labels, ``LAYER/WEIGHT``, and not about names."""
+
+
 @lru_cache(maxsize=256)
 def glob_pattern(glob: str) -> re.Pattern[str]:
     """Translate a glob: ``*`` and ``?`` stay within a segment, ``**`` goes across.
@@ -62,16 +66,35 @@ def places(catalog: Catalog, target: str) -> Sequence[int]:
     Raises:
         EditError: There is none.
     """
-    if not is_glob(target):
-        found: Sequence[int] = [catalog.position(target)] if target in catalog else []
-    elif target == EVERYTHING:
+    listed, sought = _listed(catalog, target)
+    if not is_glob(sought):
+        found: Sequence[int] = [at for at, text in enumerate(listed or ()) if text == sought]
+        if listed is None and sought in catalog:
+            found = [catalog.position(sought)]
+    elif sought == EVERYTHING and listed is None:
         found = range(len(catalog))
     else:
-        matches = glob_pattern(target).fullmatch
-        found = [at for at, name in enumerate(catalog.names) if matches(name)]
+        matches = glob_pattern(sought).fullmatch
+        texts = catalog.names if listed is None else listed
+        found = [at for at, text in enumerate(texts) if text and matches(text)]
     if not found:
         raise no_match(catalog, target)
     return found
+
+
+def _listed(catalog: Catalog, target: str) -> tuple[Sequence[str] | None, str]:
+    """Return the labels that a target is about, None where it is about names, and the rest of it.
+
+    Raises:
+        EditError: There are no labels.
+    """
+    if not target.startswith(LABEL) or target in catalog:
+        return None, target
+    labels = catalog.labels
+    if not any(labels):
+        msg = f"{target!r}: this checkpoint says nothing of layers; use the names that ls lists"
+        raise EditError(msg, tensor=target)
+    return labels, target[len(LABEL) :]
 
 
 def select_groups(catalog: Catalog, target: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -80,15 +103,20 @@ def select_groups(catalog: Catalog, target: str) -> Iterator[tuple[str, tuple[st
     Raises:
         EditError: There is none.
     """
-    pattern = glob_pattern(target) if is_glob(target) else None
-    for name in select(catalog, target):
-        found = pattern.fullmatch(name) if pattern is not None else None
+    listed, sought = _listed(catalog, target)
+    pattern = glob_pattern(sought) if is_glob(sought) else None
+    for at in places(catalog, target):
+        name = catalog.names[at]
+        text = name if listed is None else listed[at]
+        found = pattern.fullmatch(text) if pattern is not None else None
         yield name, (name, *(group or "" for group in found.groups())) if found else (name,)
 
 
 def no_match(catalog: Catalog, target: str) -> EditError:
     """Return the error for a target that stands for nothing, with the nearest names."""
-    _, _, hint = TensorNotFoundError.among(target, catalog.names).message.partition(";")
+    listed, sought = _listed(catalog, target)
+    names = catalog.names if listed is None else listed
+    _, _, hint = TensorNotFoundError.among(sought, names).message.partition(";")
     what = f"no tensor matches {target!r}" if is_glob(target) else f"no tensor {target!r}"
     return EditError(f"{what};{hint}" if hint else what, tensor=target)
 

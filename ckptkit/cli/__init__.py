@@ -25,8 +25,10 @@ COMMANDS: Final = (
     "ls",
     "show",
     "verify",
+    "manifest",
     "diff",
     "edit",
+    "convert",
     "recover",
     "undo",
     "demo",
@@ -67,7 +69,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="ckptkit")
 @traceback_option
 def program() -> None:
-    """Open, verify, edit and rewrite TensorFlow checkpoints without building the model."""
+    """Open, verify, edit and rewrite TensorFlow and Keras checkpoints without the model."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

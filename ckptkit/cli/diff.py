@@ -10,9 +10,13 @@ from ckptkit.cli.session import Session, json_option
 from ckptkit.cli.text import Column, counted, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ckptkit.catalog import Catalog
     from ckptkit.engine.check import Difference
 
 COLUMNS: Final = (Column("name"), Column("difference"), Column("in A"), Column("in B"))
+LAYER: Final = Column("layer")
 MEASURES: Final = (
     Column("elements", right=True),
     Column("max abs", right=True),
@@ -34,23 +38,36 @@ def command(session: Session, /, a: str, b: str, *, values: bool) -> int:
     """
     import ckptkit
 
-    with session.bar("comparing") as bar:
-        differences = ckptkit.diff(a, b, values=values, progress=bar)
+    with session.bar("comparing") as bar, ckptkit.open(a) as one, ckptkit.open(b) as other:
+        differences = ckptkit.diff(one, other, values=values, progress=bar)
+        labels = _labels(other.catalog) | _labels(one.catalog) if differences else {}
     if session.json:
         found = [difference.to_dict() for difference in differences]
+        for entry in found if labels else ():
+            entry["layer"] = labels.get(entry["name"])
         session.emit({"equal": not found, "differences": found})
     elif differences:
-        columns = (*COLUMNS, *MEASURES) if values else COLUMNS
-        write_table(columns, (_cells(difference, values=values) for difference in differences))
+        first, *more = (*COLUMNS, *MEASURES) if values else COLUMNS
+        columns = (first, LAYER, *more) if labels else (first, *more)
+        rows = (_cells(difference, labels, values=values) for difference in differences)
+        write_table(columns, rows)
         session.say(counted(len(differences), "difference"))
     else:
         session.say("no differences")
     return 1 if differences else 0
 
 
-def _cells(difference: Difference, *, values: bool) -> tuple[str, ...]:
+def _labels(catalog: Catalog) -> dict[str, str]:
+    """Return what layers call their weights, where a checkpoint says."""
+    labels = catalog.labels
+    return {name: label for name, label in zip(catalog.names, labels, strict=True) if label}
+
+
+def _cells(difference: Difference, labels: Mapping[str, str], *, values: bool) -> tuple[str, ...]:
+    name = difference.name
     kind = _KINDS.get(difference.kind, difference.kind)
-    cells = (difference.name, kind, difference.a or "", difference.b or "")
+    names = (name, labels.get(name, "")) if labels else (name,)
+    cells = (*names, kind, difference.a or "", difference.b or "")
     if not values:
         return cells
     count = "" if difference.count is None else f"{difference.count:,}"

@@ -27,6 +27,14 @@ In place, SRC --in-place:
           or dropped may leave dead bytes; `ckptkit ls` and `verify` count them.
   copy    All files anew, in the place of the old ones (--compact). Leaves no dead bytes.
 
+Keras files (.keras, .weights.h5, .weights.json, .h5) are written by copy and patch. A patch changes
+values and names, and leaves tensors out; for another dtype or shape, and for chunks, `auto` writes
+the file anew, and the plan says why. The CRC-32 of a .keras follows a patch. What kind of file a
+copy is, its name tells, as it does to Keras: X.weights.h5, X.keras, or X.weights.json with
+--max-shard-size. --contiguous makes chunked or compressed tensors plain, and --sync-config has
+config.json follow shapes and dtypes. Weights outside a .keras have no checksums: `ckptkit manifest`
+writes some beside them, and `ckptkit verify` compares.
+
 Safety. An edit in place goes by a journal beside the checkpoint. Whatever cuts it short, `ckptkit
 recover SRC` brings the checkpoint to the state before it or after it; until then nothing opens it.
 With --keep-undo the edit can be taken back: `ckptkit undo SRC`, the latest one first.

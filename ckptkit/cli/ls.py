@@ -14,18 +14,14 @@ from ckptkit.cli.text import Column, counted, human_size, printable, write_table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckptkit.api import Checkpoint
-    from ckptkit.catalog import Columns
+    from ckptkit.checkpoint import Checkpoint
+    from ckptkit.columns import Columns
     from ckptkit.model import TensorSpec
     from ckptkit.region import Box
 
 SHORT: Final = (Column("name"), Column("dtype"), Column("shape"), Column("size", right=True))
-LONG: Final = (
-    *SHORT,
-    Column("shard", right=True),
-    Column("offset", right=True),
-    Column("checksum"),
-)
+LABELLED: Final = (SHORT[0], Column("layer"), *SHORT[1:])
+PLACE: Final = (Column("shard", right=True), Column("offset", right=True), Column("checksum"))
 
 
 class Place(NamedTuple):
@@ -34,16 +30,16 @@ class Place(NamedTuple):
     Attributes:
         shard: Number of the data file.
         file: Its name, without the folder.
-        offset: First byte in it.
+        offset: First byte in it; None where the bytes are in chunks, or otherwise not as they are.
         nbytes: How many bytes.
-        checksum: Algorithm and value, such as ``crc32c:89abcdef``.
+        checksum: Algorithm and value, such as ``crc32c:89abcdef``; None where there is none.
     """
 
     shard: int
     file: str
-    offset: int
+    offset: int | None
     nbytes: int
-    checksum: str
+    checksum: str | None
 
 
 class Row(NamedTuple):
@@ -67,6 +63,12 @@ class Row(NamedTuple):
         return self.columns.parts.get(self.number, ())
 
     @property
+    def label(self) -> str:
+        """What people call it besides, if the checkpoint says."""
+        labels = self.columns.labels
+        return labels[self.number] if labels else ""
+
+    @property
     def nbytes(self) -> int:
         """Stored bytes."""
         size, slices = self.columns.size, self.slices
@@ -76,9 +78,18 @@ class Row(NamedTuple):
         """Return where the bytes of a row are."""
         columns = self.columns
         shard = columns.shard[number]
-        file = os.path.basename(columns.files.get(shard, ""))
-        checksum = f"{self.spec.algorithm}:{columns.checksum[number]:08x}"
-        return Place(shard, file, columns.offset[number], columns.size[number], checksum)
+        offset: int | None = columns.offset[number]
+        path = columns.files.get(shard, "")
+        if shard >= columns.shards:
+            from ckptkit.storage.datasets import real_path
+
+            path, offset = real_path(path), None
+            shard = next((at for at, file in columns.files.items() if file == path), 0)
+        file = os.path.basename(path)
+        checksum = None
+        if columns.summed:
+            checksum = f"{self.spec.algorithm}:{columns.checksum[number]:08x}"
+        return Place(shard, file, offset, columns.size[number], checksum)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row, ready for JSON."""
@@ -94,6 +105,8 @@ class Row(NamedTuple):
             "offset": place.offset if place else None,
             "checksum": place.checksum if place else None,
         }
+        if self.columns.labels:
+            result["layer"] = self.label or None
         if slices:
             result["pieces"] = [
                 {**self.place(at)._asdict(), "start": list(box.start), "extent": list(box.shape)}
@@ -104,13 +117,15 @@ class Row(NamedTuple):
     def cells(self, *, long: bool) -> tuple[str, ...]:
         """Return the row as text."""
         shape = ",".join(map(str, self.spec.shape))
-        cells = (self.name, self.spec.dtype, f"[{shape}]", human_size(self.nbytes))
+        names = (self.name, self.label) if self.columns.labels else (self.name,)
+        cells = (*names, self.spec.dtype, f"[{shape}]", human_size(self.nbytes))
         if not long:
             return cells
         if slices := self.slices:
             return (*cells, "", "", counted(len(slices), "slice"))
         place = self.place(self.number)
-        return (*cells, str(place.shard), str(place.offset), place.checksum)
+        offset = "encoded" if place.offset is None else str(place.offset)
+        return (*cells, str(place.shard), offset, place.checksum or "")
 
 
 def rows(checkpoint: Checkpoint, patterns: Sequence[str] = ()) -> Iterator[Row]:
@@ -140,7 +155,8 @@ def rows(checkpoint: Checkpoint, patterns: Sequence[str] = ()) -> Iterator[Row]:
 def command(session: Session, /, path: str, patterns: tuple[str, ...], *, long: bool) -> None:
     """List the tensors of the checkpoint at PATH, or those that match a PATTERN.
 
-    A PATTERN is a name or a glob: * and ? stay within a segment of a name, ** goes across.
+    A PATTERN is a name or a glob: * and ? stay within a segment of a name, ** goes across. With
+    layer: in front it is about the names that Keras layers and weights have: layer:head/kernel.
     Only the index is read.
     """
     import ckptkit
@@ -149,7 +165,9 @@ def command(session: Session, /, path: str, patterns: tuple[str, ...], *, long: 
         if session.json:
             _write_json(checkpoint, rows(checkpoint, patterns))
         else:
-            _write_text(rows(checkpoint, patterns), _place_of(checkpoint), long=long)
+            head = LABELLED if checkpoint.catalog.columns.labels else SHORT
+            columns = (*head, *PLACE) if long else head
+            _write_text(rows(checkpoint, patterns), columns, _place_of(checkpoint), long=long)
 
 
 def _write_json(checkpoint: Checkpoint, listing: Iterator[Row]) -> None:
@@ -177,7 +195,9 @@ def _place_of(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.format} checkpoint of {shards} at {checkpoint.path}{more}"
 
 
-def _write_text(listing: Iterator[Row], where: str, *, long: bool) -> None:
+def _write_text(
+    listing: Iterator[Row], columns: Sequence[Column], where: str, *, long: bool
+) -> None:
     tensors = nbytes = 0
 
     def cells() -> Iterator[tuple[str, ...]]:
@@ -187,5 +207,5 @@ def _write_text(listing: Iterator[Row], where: str, *, long: bool) -> None:
             nbytes += row.nbytes
             yield row.cells(long=long)
 
-    write_table(LONG if long else SHORT, cells())
+    write_table(columns, cells())
     click.echo(printable(f"{counted(tensors, 'tensor')}, {human_size(nbytes)}; {where}"))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ckptkit.cli.edit import size
 from ckptkit.cli.session import Session, json_option, quiet_option
 from ckptkit.cli.text import counted
+from ckptkit.cli.writing import size
 
 if TYPE_CHECKING:
     from ckptkit.engine.recover import Recovery

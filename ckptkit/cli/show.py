@@ -8,9 +8,10 @@ import click
 
 from ckptkit.cli.session import Session, json_option
 from ckptkit.cli.text import counted, human_size
+from ckptkit.errors import EditError
 
 if TYPE_CHECKING:
-    from ckptkit.api import Checkpoint
+    from ckptkit.checkpoint import Checkpoint
     from ckptkit.region import Region
 
 SHOWN: Final = 1000
@@ -26,13 +27,15 @@ SHOWN: Final = 1000
 def command(session: Session, /, path: str, name: str, *, stats: bool) -> None:
     """Show the tensor NAME of the checkpoint at PATH, or a part of it: "dense/kernel[:, 1]".
 
+    With layer: in front, NAME is what a Keras layer calls its weight: "layer:head/kernel[:, 1]".
     Only the bytes that are shown are read. The figures of --stats are about the finite values,
     read block by block, so that memory does not grow with the tensor.
     """
     import ckptkit
 
     with ckptkit.open(path) as checkpoint:
-        found, region = _split(checkpoint, name)
+        named, region = _split(checkpoint, name)
+        found = _one(checkpoint, named)
         from ckptkit.cli.values import Chosen
 
         chosen = Chosen.of(checkpoint[found], region)
@@ -43,7 +46,8 @@ def command(session: Session, /, path: str, name: str, *, stats: bool) -> None:
             return
         tensor = chosen.tensor
         size = f"{counted(chosen.count, 'element')} of {human_size(tensor.nbytes)} stored"
-        session.say(f"{found}{region or ''}: {tensor.spec}, {size}")
+        called = "" if found == named else f" ({named})"
+        session.say(f"{found}{region or ''}{called}: {tensor.spec}, {size}")
         if figures is None:
             session.say(chosen.preview(SHOWN))
         else:
@@ -59,6 +63,23 @@ def _head(chosen: Any) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "region": None if chosen.region is None else str(chosen.region),
     }
+
+
+def _one(checkpoint: Checkpoint, name: str) -> str:
+    """Return the tensor that a name, or what a layer calls it, stands for.
+
+    Raises:
+        EditError: It stands for none, or for several.
+    """
+    from ckptkit.globs import LABEL, select
+
+    if not name.startswith(LABEL) or name in checkpoint:
+        return name
+    found, *more = select(checkpoint.catalog, name)
+    if more:
+        msg = f"{name!r} stands for {len(more) + 1} tensors, and one is shown at a time"
+        raise EditError(msg, tensor=name)
+    return found
 
 
 def _split(checkpoint: Checkpoint, text: str) -> tuple[str, Region | None]:

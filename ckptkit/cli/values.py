@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ckptkit.api import StoredTensor
+    from ckptkit.checkpoint import StoredTensor
 
     Array = NDArray[Any]
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def command(session: Session, /, paths: tuple[str, ...]) -> int:
     """Check the structure and every checksum of the checkpoint at each PATH.
 
+    Where a manifest lies beside it, as ckptkit manifest makes one, that is compared as well.
+
     Exits 1 when something is wrong; warnings alone are no failure.
     """
     from ckptkit.engine.check import verify_path
@@ -35,7 +37,12 @@ def command(session: Session, /, paths: tuple[str, ...]) -> int:
     if session.json:
         problems = [problem.to_dict() for verdict in verdicts for problem in verdict.problems]
         checked = sum(verdict.checked_bytes for verdict in verdicts)
-        session.emit({"ok": passed, "checked_bytes": checked, "problems": problems})
+        notes = [
+            {"path": path, "message": note}
+            for path, verdict in zip(paths, verdicts, strict=True)
+            for note in verdict.notes
+        ]
+        session.emit({"ok": passed, "checked_bytes": checked, "problems": problems, "notes": notes})
     return 0 if passed else 1
 
 
@@ -47,6 +54,11 @@ def _say(session: Session, path: str, verdict: Verdict) -> None:
         if problem.offset is not None:
             place.append(f"at byte {problem.offset}")
         session.say(": ".join([problem.severity, *place, problem.message]))
-    found = counted(len(verdict.problems), "problem") if verdict.problems else "no problems"
+    for note in verdict.notes:
+        session.say(f"{path}: {note}")
+    noun = "warning" if verdict.ok else "problem"
+    found = counted(len(verdict.problems), noun) if verdict.problems else "no problems"
     state = "ok" if verdict.ok else "FAILED"
-    session.say(f"{path}: {state}, {human_size(verdict.checked_bytes)} checked, {found}")
+    nbytes = verdict.checked_bytes
+    checked = f"{human_size(nbytes)} checked" if nbytes else "structure checked"
+    session.say(f"{path}: {state}, {checked}, {found}")

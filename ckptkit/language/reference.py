@@ -28,6 +28,10 @@ it holds spaces, brackets, quotes or =. A glob passes over tensors of a kind tha
 stands in parentheses in a glob is a group: "**/(*)/kernel" = t("teacher/{1}/kernel"); {0} is the
 whole name. With --with donor=PATH, t("donor:NAME") is a tensor of another checkpoint.
 
+In a Keras file layer:head/kernel is the kernel of the layer that is called head, whatever it is
+called in the file: `ckptkit ls` lists these names in the column "layer". A glob may follow, as in
+layer:*/kernel, and t("layer:head/kernel") reads it. rename goes by the names in the file.
+
 An EXPR is made of (operators bind as in Python; * marks what devices may round differently, and
 --strict refuses, as it does products, quotients, squares, roots and magnitudes of complex numbers):
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import jobs, pipeline, prune
+from benchmarks import jobs, keras_editor, keras_files, keras_ls, keras_rename, pipeline, prune
 from benchmarks.data import SCALES, Inputs, files, kernel, trained
 from benchmarks.measure import Apart, BenchmarkError, call_apart, measure, peak_memory
 from benchmarks.report import Result, summary, table, write_json
@@ -46,6 +46,8 @@ MAKERS = (
     "matrix",
     "square",
     "tiny",
+    "keras_weights",
+    "keras_model",
 )
 """The inputs, which take a while to be made."""
 
@@ -283,6 +285,86 @@ def test_a_patch_is_taken_back_to_the_byte(statement, tmp_path):
     assert contents(prefix) != before
     jobs.patch(prefix, statement.format(2))
     assert contents(prefix) == before
+
+
+def test_keras_files_are_what_they_say_and_edits_of_them_are_taken_back(tmp_path):
+    import ckptkit
+
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    model, weights = inputs.keras_model(), inputs.keras_weights()
+    for path in (model, weights):
+        with ckptkit.open(path) as checkpoint:
+            assert dict(checkpoint.shapes()) == keras_files.shapes(SCALES["small"].units)
+            assert checkpoint.verify().ok
+    before = Path(model).read_bytes()
+    kernel = keras_files.kernel(keras_files.EDITED)
+    jobs.patch(model, f"{kernel} *= 0.5")
+    keras_files.check_archive(model, 0.5)
+    with pytest.raises(ValueError, match="not what they should be: dense_3"):
+        keras_files.check_archive(model, 1)
+    jobs.patch(model, f"{kernel} *= 2")
+    assert Path(model).read_bytes() == before
+    keras_editor.multiply_dataset(weights, kernel, 0.5)
+    keras_files.check_weights(weights, 0.5)
+
+
+def test_groups_are_renamed_alike_by_all(tmp_path):
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    weights = inputs.keras_weights()
+    names = {**keras_files.NAMES, **keras_rename.RENAMED}
+    moves = [
+        (f"layers/{keras_files.NAMES[at]}", f"layers/{name}")
+        for at, name in keras_rename.RENAMED.items()
+    ]
+    jobs.patch(weights, *map(keras_rename.statement, moves))
+    keras_files.check_weights(weights, names=names)
+    with pytest.raises(ValueError, match="decoder, dense_2, dense_5, encoder"):
+        keras_files.check_weights(weights)
+    keras_editor.move_groups(weights, [(new, old) for old, new in moves])
+    keras_files.check_weights(weights)
+
+
+def read_some(path, nbytes):
+    def job():
+        with open(path, "rb", buffering=0) as file:
+            return file.read(nbytes)
+
+    return job
+
+
+def test_bytes_that_are_read_are_counted_exactly(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10_000))
+    for nbytes in (0, 1, 9999):
+        job = keras_ls.counted(partial(read_some, path, nbytes))
+        assert [job().facts[jobs.READ] for _ in range(3)] == [nbytes] * 3
+
+
+def test_a_listing_of_a_keras_file_reads_no_more_than_its_metadata(tmp_path):
+    import ckptkit
+
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    model = inputs.keras_model()
+    keras_ls.check(model, SCALES["small"].units)
+    job = keras_ls.counted(partial(keras_ls.list_all, model))
+    assert job().facts[jobs.READ] <= keras_files.OBJECTS * keras_ls.PAGE
+    with ckptkit.open(model) as checkpoint:
+        assert len(checkpoint) == 2 * keras_files.LAYERS
+
+
+@pytest.mark.tensorflow
+def test_what_the_editor_of_keras_saves_is_what_we_patch(tmp_path):
+    from keras.saving import load_model
+
+    inputs = Inputs(str(tmp_path), SCALES["small"])
+    model = inputs.keras_model()
+    saved = tmp_path / "out" / "model.weights.h5"
+    change = partial(keras_editor.multiply, path=keras_files.kernel(keras_files.EDITED), factor=0.5)
+    extra = keras_editor.saver(model, str(saved), change)()
+    assert extra.laps[jobs.UNSYNCED] > 0
+    keras_files.check_weights(str(saved), 0.5)
+    layers = load_model(model).layers
+    assert {at: layer.name for at, layer in enumerate(layers)} == keras_files.NAMES
 
 
 def test_a_stage_alone_moves_every_byte_whatever_is_left_at_the_end(tmp_path):

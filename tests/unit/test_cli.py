@@ -1,17 +1,17 @@
 """The command line, as its user meets it."""
 
-import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.cli import edit, main, text
+from ckptkit.cli import text, writing
 from ckptkit.cli.failure import report
 from ckptkit.cli.ls import Row
 from ckptkit.cli.progress import Bar
@@ -32,26 +32,6 @@ HOSTILE = "red\x1b[31m\u202e/\udcff\n"
 def model(tmp_path):
     ckptkit.save(tmp_path / "model", TENSORS)
     return str(tmp_path / "model")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture
-def as_json(run):
-    def call(*args, code=0):
-        found, out, err = run(*args, "--json")
-        assert found == code, err
-        return json.loads(out)
-
-    return call
 
 
 def process(*args, **options):
@@ -185,6 +165,30 @@ def test_a_listing_starts_quickly(model):
     assert done.stdout.splitlines()[-1] == ""
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keras_sequential.keras",
+        "keras_nested.weights.h5",
+        "keras_shards.weights.json",
+        "keras_legacy.h5",
+    ],
+)
+def test_a_listing_of_a_keras_file_starts_quickly(name):
+    code = (
+        "import sys; from ckptkit.cli import main; main(['ls', sys.argv[1]]);"
+        "heavy = {'tensorflow', 'keras', 'h5py', 'numpy', 'rich', 'tempfile', 'zipfile'};"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    path = Path(__file__).parents[1] / "golden" / "files" / name
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, check=True, text=True
+    )
+    *listed, heavy = done.stdout.splitlines()
+    assert len(listed) > 3
+    assert heavy == ""
+
+
 class TestShow:
     def test_values(self, run, as_json, model):
         found = as_json("show", model, "dense/kernel[1:3, 1]")
@@ -278,7 +282,12 @@ class TestShow:
 class TestVerify:
     def test_sound(self, run, as_json, model):
         assert run("verify", model)[:2] == (0, f"{model}: ok, 78 B checked, no problems\n")
-        assert as_json("verify", model) == {"ok": True, "checked_bytes": 78, "problems": []}
+        assert as_json("verify", model) == {
+            "ok": True,
+            "checked_bytes": 78,
+            "problems": [],
+            "notes": [],
+        }
 
     def test_damage_is_named(self, run, as_json, model, tmp_path):
         ckptkit.save(tmp_path / "bad", {"x": KERNEL})
@@ -300,6 +309,28 @@ class TestVerify:
 
     def test_quiet(self, run, model):
         assert run("verify", "-q", model) == (0, "", "")
+
+
+class TestManifest:
+    def test_it_is_written_and_compared(self, run, as_json, model):
+        path = f"{model}.manifest.json"
+        assert run("manifest", model)[:2] == (0, f"{path}: 4 tensors, 78 B summed\n")
+        assert as_json("manifest", model) == {
+            "manifests": [{"path": str(model), "manifest": path, "tensors": 4, "bytes": 78}]
+        }
+        code, out, _ = run("verify", model)
+        assert (code, out.splitlines()[0]) == (
+            0,
+            f"{model}: its tensors were compared with {path}",
+        )
+        notes = as_json("verify", model)["notes"]
+        assert notes == [{"path": str(model), "message": f"its tensors were compared with {path}"}]
+
+    def test_what_is_no_manifest_fails(self, run, model):
+        Path(f"{model}.manifest.json").write_text("{}")
+        code, out, _ = run("verify", model)
+        assert code == 1
+        assert "this is no manifest" in out
 
 
 class TestDiff:
@@ -435,7 +466,7 @@ class TestEdit:
         ],
     )
     def test_sizes(self, text, nbytes):
-        assert edit.size(text) == nbytes
+        assert writing.size(text) == nbytes
 
 
 class TestErrors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 
 import ckptkit
 from ckptkit._native import crc32c
-from ckptkit.cli import main
 from ckptkit.storage.disk import Disk
-from ckptkit.storage.frames import Begin
+from ckptkit.storage.frames import VERSION, Begin
 from ckptkit.storage.journal import Journal
 from ckptkit.storage.sidecar import Lock, sidecar
 
@@ -25,25 +23,6 @@ def model(tmp_path):
     path = tmp_path / "run" / "model"
     ckptkit.save(path, {"dense/kernel": KERNEL, "step": np.int64(7), "big": np.zeros(1000)})
     return str(path)
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = main([str(arg) for arg in args])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def as_json(run):
-    def call(*args, code=0):
-        found, out, err = run(*args, "--json")
-        assert (found, err) == (code, "") if not code else found == code
-        return json.loads(out)
-
-    return call
 
 
 def files(model):
@@ -181,7 +160,7 @@ def test_what_cannot_be_patched_says_why(run, model):
 def test_a_half_done_edit_is_not_opened_but_recovered(run, as_json, model):
     journal = sidecar(model, "journal")
     state = crc32c(files(model)["model.index"])
-    begun = Journal(Disk(), journal, Begin(1, "patch", "model.index", state, {}))
+    begun = Journal(Disk(), journal, Begin(VERSION, "patch", "model.index", state, {}))
     begun.sync()
     begun.abandon()
     for command in (["ls"], ["verify"], ["diff", model]):

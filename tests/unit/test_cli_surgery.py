@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.cli import main
 from ckptkit.language import REFERENCE
 from ckptkit.language.statements import VERBS
 
@@ -19,16 +18,6 @@ MODEL = {
     "b/bias": np.zeros(4, np.float32),
 }
 DONOR = {"a/kernel": MODEL["a/kernel"] + 1, "b/kernel": MODEL["b/kernel"] + 2}
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from array import array
 import numpy as np
 import pytest
 
-from ckptkit.catalog import Catalog, Columns
+from ckptkit.catalog import Catalog
+from ckptkit.columns import Columns
 from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Put, Rename, apply_all
 from ckptkit.errors import EditError
 from ckptkit.expressions import Current

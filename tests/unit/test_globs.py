@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ckptkit.catalog import Catalog, Columns
+from ckptkit.catalog import Catalog
+from ckptkit.columns import Columns
 from ckptkit.edits import Put, apply_all
 from ckptkit.errors import EditError
 from ckptkit.globs import glob_pattern, select, select_groups

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.cli import COMMANDS, program
+from ckptkit.cli import COMMANDS, main, program
+from tests.golden.make import FILES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -92,6 +94,35 @@ def test_python_examples_run(tmp_path):
     np.testing.assert_array_equal(ckptkit.open(tmp_path / "out/new")["head/bias"], kernel[:, 1])
 
 
+def test_examples_of_keras_files_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = {
+        "model.keras": "keras_sequential.keras",
+        "template.keras": "keras_sequential.keras",
+        "old.h5": "keras_legacy.h5",
+        "packed.weights.h5": "keras_repacked.weights.h5",
+        "old.weights.h5": "keras_nested.weights.h5",
+        "template.weights.h5": "keras_nested.weights.h5",
+    }
+    for name, source in sources.items():
+        shutil.copy(FILES / source, name)
+    wider = (
+        "resize layer:head/kernel -> 20 axis=1",
+        "resize layer:head/bias -> 20",
+        "drop optimizer/**",
+    )
+    Path("edits.txt").write_text("\n".join(wider))
+    lines = [line for line in command_lines() if re.search(r"\.(keras|h5)\b", line)]
+    assert len(lines) == 13
+    for line in lines:
+        _, *arguments = shlex.split(line, comments=True)
+        assert main(arguments) == 0, line
+    with ckptkit.open("wide.keras") as wide, ckptkit.open("new.keras") as new:
+        assert wide["layers/dense_2/vars/0"].shape == (5, 20)
+        old = ckptkit.open("old.h5")["model_weights/head/sequential/head/kernel"].read()
+        np.testing.assert_array_equal(new["layers/dense_2/vars/0"].read(), old)
+
+
 def test_the_three_line_example_has_three_lines():
     assert len([line for line in blocks("python")[0].splitlines() if line]) == 3
 
@@ -100,7 +131,7 @@ def test_statements_of_the_language_parse():
     from ckptkit.language import parse
 
     listed = blocks("text")[0].splitlines()
-    assert len(listed) == 24
+    assert len(listed) == 25
     for line in listed:
         parse(re.split(r" {3,}", line)[0])
     for statement in re.findall(r"`(\*\*/[^`]* [*+]= [^`]*)`", README):
