@@ -39,6 +39,10 @@ NAMES: Final = (
     "patch_column",
     "patch_slice",
     "drop_optimizer",
+    "keras_patch",
+    "keras_copy",
+    "keras_rename",
+    "keras_ls",
 )
 """The benchmarks, which are modules beside this one, in the order in which they run."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.keras_files import write_model, write_weights
 from benchmarks.measure import call_apart
 from benchmarks.trial import GIB, MIB
 
@@ -46,6 +47,7 @@ class Scale:
         sliced_bytes: Bytes of the tensor of which rows are read.
         side: Rows and columns of the square matrix.
         patched: Bytes of the tensors of which a few bytes change, rising.
+        units: Those of the layers of the Keras model by turns: rows and columns of the kernels.
         repeats: Samples of each contender.
     """
 
@@ -57,6 +59,7 @@ class Scale:
     sliced_bytes: int
     side: int
     patched: tuple[int, ...]
+    units: tuple[int, int]
     repeats: int
 
 
@@ -72,6 +75,7 @@ SCALES: Final = {
             sliced_bytes=128 * MIB,
             side=16384,
             patched=(64 * MIB, 512 * MIB, 4 * GIB),
+            units=(4096, 8192),
             repeats=5,
         ),
         Scale(
@@ -83,6 +87,7 @@ SCALES: Final = {
             sliced_bytes=128 * MIB,
             side=8192,
             patched=(64 * MIB, 256 * MIB, GIB),
+            units=(4096, 2048),
             repeats=3,
         ),
         Scale(
@@ -94,6 +99,7 @@ SCALES: Final = {
             sliced_bytes=8 * MIB,
             side=1024,
             patched=(4 * MIB, 8 * MIB, 16 * MIB),
+            units=(1024, 512),
             repeats=3,
         ),
     )
@@ -153,15 +159,34 @@ class Inputs:
         """Return the prefix of a checkpoint such as a small model has."""
         return self._made("tiny", partial(write_many, count=20))
 
+    def keras_weights(self) -> str:
+        """Return the path of a ``.weights.h5`` of dense layers, which may be edited."""
+        path = self._path("keras-weights", "model.weights.h5")
+        return _made(path, path, partial(write_weights, path, units=self.scale.units))
+
+    def keras_model(self) -> str:
+        """Return the path of the same weights in a ``.keras``, which may be edited."""
+        path = self._path("keras-model", "model.keras")
+        weights = self.keras_weights()
+        return _made(path, path, partial(write_model, weights, path, units=self.scale.units))
+
     def output(self, name: str) -> str:
         """Return the beginning of the paths of a contender's output."""
         return os.path.join(self.folder, f"out-{name.replace(' ', '-')}", "model")
 
     def _made(self, name: str, write: Callable[[str], None]) -> str:
-        prefix = os.path.join(self.folder, f"{name}-{self.scale.name}", "model")
-        if not os.path.exists(prefix + ".index"):
-            call_apart(partial(write, prefix))
-        return prefix
+        prefix = self._path(name, "model")
+        return _made(prefix, prefix + ".index", partial(write, prefix))
+
+    def _path(self, name: str, file: str) -> str:
+        return os.path.join(self.folder, f"{name}-{self.scale.name}", file)
+
+
+def _made(path: str, last: str, write: Callable[[], None]) -> str:
+    """Return a path after its files are made, of which the last one may be there."""
+    if not os.path.exists(last):
+        call_apart(write)
+    return path
 
 
 def files(prefix: str) -> list[str]:

@@ -35,7 +35,10 @@ READ: Final = "bytes read"
 WRITTEN: Final = "bytes written"
 JOURNALLED: Final = "bytes journalled"
 INDEX: Final = "bytes of the index"
-"""Facts that an edit of ours tells; the index is part of what is written, unless it is patched."""
+"""Facts that an edit of ours tells; the index is part of what is written, unless it is patched.
+
+A Keras file has no index.
+"""
 
 
 def tensorflow() -> Any:
@@ -50,8 +53,7 @@ def tensorflow() -> Any:
 def edit(
     source: str,
     target: str | None,
-    statement: str,
-    *,
+    *statements: str,
     how: str = "copy",
     device: str = "numpy",
     memory: int = BUDGET,
@@ -61,7 +63,7 @@ def edit(
     Args:
         source: What is edited.
         target: Where to; None for the same place.
-        statement: The edit.
+        statements: The edit.
         how: The way of writing.
         device: Where it computes.
         memory: Bytes of staging memory.
@@ -74,23 +76,23 @@ def edit(
 
     def job() -> Extra:
         with ckptkit.open(source) as checkpoint:
-            draft = checkpoint.edit(statement)
+            draft = checkpoint.edit(*statements)
             report = draft.plan(target, how=how).run(device=device, memory=memory)
-        return Extra(
-            facts={
-                READ: report.bytes_read,
-                WRITTEN: report.bytes_written,
-                JOURNALLED: report.bytes_journal,
-                INDEX: os.path.getsize(index),
-            }
-        )
+        facts = {
+            READ: report.bytes_read,
+            WRITTEN: report.bytes_written,
+            JOURNALLED: report.bytes_journal,
+        }
+        if os.path.exists(index):
+            facts[INDEX] = os.path.getsize(index)
+        return Extra(facts=facts)
 
     return job
 
 
-def patch(prefix: str, statement: str) -> None:
+def patch(prefix: str, *statements: str) -> None:
     """Edit inside a checkpoint, now: what takes an edit back that is measured."""
-    edit(prefix, None, statement, how="patch")()
+    edit(prefix, None, *statements, how="patch")()
 
 
 def cut_back(source: str, copy: str) -> None:

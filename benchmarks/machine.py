@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.trial import GIB
 
-PACKAGES: Final = ("ckptkit", "tensorflow", "numpy")
+PACKAGES: Final = ("ckptkit", "tensorflow", "keras", "h5py", "numpy")
 
 
 def describe(folder: str) -> dict[str, str]:
