@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import human_size
 from ckptkit.errors import EditError
+from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

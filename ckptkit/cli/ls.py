@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import Column, counted, human_size, printable, write_table
+from ckptkit.cli.text import Column, counted, printable, write_table
+from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

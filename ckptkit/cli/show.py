@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import counted, human_size
+from ckptkit.cli.text import counted
 from ckptkit.errors import EditError
+from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
     from ckptkit.checkpoint import Checkpoint

@@ -16,8 +16,6 @@ PRETTY_ROWS: Final = 2000
 _LAST_BYTE: Final = 0xFF
 _LAST_BMP: Final = 0xFFFF
 _ODD_BYTES: Final = range(0xDC80, 0xDD00)
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_STEP: Final = 1024
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -38,14 +36,6 @@ def _escaped(character: str) -> str:
     if code <= _LAST_BYTE:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= _LAST_BMP else f"\\U{code:08x}"
-
-
-def human_size(nbytes: int) -> str:
-    """Return a number of bytes in the unit that suits it, such as ``1.5 MiB``."""
-    size, unit = float(nbytes), 0
-    while size >= _STEP and unit < len(_UNITS) - 1:
-        size, unit = size / _STEP, unit + 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{nbytes} B"
 
 
 def counted(number: int, noun: str) -> str:

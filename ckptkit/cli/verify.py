@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ckptkit.cli.session import Session, json_option, quiet_option
-from ckptkit.cli.text import counted, human_size
+from ckptkit.cli.text import counted
+from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
     from ckptkit.engine.check import Verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from ckptkit.cli.session import json_option, quiet_option
-from ckptkit.cli.text import human_size
+from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

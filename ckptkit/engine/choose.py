@@ -18,6 +18,7 @@ from ckptkit.engine.work import compile_work
 from ckptkit.errors import EditError
 from ckptkit.formats import absolute
 from ckptkit.placement import Layout, Target, Way
+from ckptkit.sizes import human_size
 from ckptkit.storage.disk import stamp
 from ckptkit.storage.sidecar import staging_folders, undo_numbers
 
@@ -33,9 +34,6 @@ WAYS: Final[tuple[str, ...]] = ("auto", *get_args(Way))
 
 LITTLE: Final = 1 << 20
 """Bytes that nobody minds writing, rather than leaving dead ones."""
-
-_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-
 
 AS_IT_IS: Final = Layout()
 
@@ -142,8 +140,8 @@ def _instead_of_copy(wish: Wish, plan: Plan, where: str) -> tuple[str, ...]:
     if not _same_device(wish, where):
         return ("copy: links do not go across file systems, and the destination is on another one",)
     text = (
-        f"copy: stands alone; --how link would write {_size(written)} of"
-        f" {_size(plan.bytes_written)}, and share files with the source"
+        f"copy: stands alone; --how link would write {human_size(written)} of"
+        f" {human_size(plan.bytes_written)}, and share files with the source"
     )
     return (text,)
 
@@ -238,12 +236,12 @@ def _cheaper(wish: Wish) -> Plan:
         return _because(_planned(wish, *append), "only the index changes")
     if patched <= max(2 * moved, LITTLE):
         text = (
-            f"writes {_size(patched)}, journal included; append would write {_size(moved)}, and"
-            " leave as many dead bytes"
+            f"writes {human_size(patched)}, journal included;"
+            f" append would write {human_size(moved)}, and leave as many dead bytes"
         )
         return _because(patch, text)
     text = (
-        f"writes {_size(moved)}; patch would write {_size(patched)}, journal included;"
+        f"writes {human_size(moved)}; patch would write {human_size(patched)}, journal included;"
         " what is replaced stays as dead bytes, until --compact"
     )
     return _because(_planned(wish, *append), text)
@@ -266,18 +264,18 @@ def _patch_or_copy(wish: Wish) -> Plan:
     patched = patch.bytes_written + patch.bytes_journal + dead
     memory = patch.entangled and patch.bytes_journal > piece_bytes(MEMORY, whole=True)
     if memory or patched > max(copied.bytes_written, LITTLE):
-        left = f" and leave {_size(dead)} dead" if dead else ""
+        left = f" and leave {human_size(dead)} dead" if dead else ""
         text = (
-            f"writes {_size(copied.bytes_written)}; patch would write {_size(patched - dead)},"
-            f" journal included,{left}"
+            f"writes {human_size(copied.bytes_written)};"
+            f" patch would write {human_size(patched - dead)}, journal included,{left}"
         )
         return _because(copied, text.removesuffix(","))
-    text = f"writes {_size(patched - dead)}, journal included"
+    text = f"writes {human_size(patched - dead)}, journal included"
     if patched == dead:
         text = "only metadata changes"
     if dead:
-        text = f"{text}, and leaves {_size(dead)} dead until --compact"
-    return _because(patch, f"{text}; a copy would write {_size(copied.bytes_written)}")
+        text = f"{text}, and leaves {human_size(dead)} dead until --compact"
+    return _because(patch, f"{text}; a copy would write {human_size(copied.bytes_written)}")
 
 
 def _because(plan: Plan, why: str) -> Plan:
@@ -367,10 +365,3 @@ def _sealed(wish: Wish, placement: Placement) -> Sealed:
     sums = np.where(new, np.uint32(1), placement.checksum)
     sums[new & (placement.size == 0)] = 0
     return wish.writer.seal(wish.after, placement, sums)
-
-
-def _size(nbytes: int) -> str:
-    size, unit = float(nbytes), 0
-    while size >= 1024 and unit < len(_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{nbytes} bytes"

@@ -64,7 +64,7 @@ def test_links(as_json, model, tmp_path):
 
 def test_a_copy_says_what_a_link_would_write(run, model, tmp_path):
     _, out, _ = run("edit", model, tmp_path / "new", "-e", "step += 1", "--dry-run")
-    assert "note: copy: stands alone; --how link would write 8 bytes of 8.0 KiB" in out
+    assert "note: copy: stands alone; --how link would write 8 B of 8.0 KiB" in out
 
 
 def test_linked_files_are_not_edited_in_place_before_the_link_is_broken(run, model, tmp_path):

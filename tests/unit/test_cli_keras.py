@@ -292,11 +292,11 @@ class TestEdit:
 
     def test_a_plan_says_why_it_is_a_patch(self, works):
         out = works("edit", "sequential.keras", "--in-place", "--dry-run", *ALONE)
-        assert "patch: only metadata changes, and leaves 636 bytes dead until --compact" in out
+        assert "patch: only metadata changes, and leaves 636 B dead until --compact" in out
         out = works(
             "edit", "sequential.keras", "--in-place", "--dry-run", "-e", "layer:**/bias = 0"
         )
-        assert "patch: writes 96 bytes, journal included; a copy would write 32.9 KiB" in out
+        assert "patch: writes 96 B, journal included; a copy would write 32.9 KiB" in out
 
     def test_a_plan_says_why_it_is_no_patch(self, works):
         out = works("edit", "sequential.keras", "--in-place", "-e", "cast layer:** -> float16")
