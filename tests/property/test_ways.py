@@ -125,7 +125,8 @@ def test_values_and_second_names_are_added_every_way(fresh, made, extra, how):
     expected = {**made.values, **extra}
     if made.values:
         first = min(made.values)
-        assume("twin" not in expected and first not in extra)
+        # A name with wildcards is a glob to a copy, and may stand for more than itself.
+        assume("twin" not in expected and first not in extra and not is_glob(first))
         puts.append(Copy(first, "twin"))
         expected["twin"] = made.values[first]
     with ckptkit.open(prefix) as found:
