@@ -43,7 +43,7 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.ope
 
     Args:
         path: A TensorFlow checkpoint prefix or any file of it, a folder with a ``checkpoint``
-            file, or a SavedModel folder.
+            file, or a SavedModel folder; a file of Keras, or the folder of an unzipped model.
 
     Raises:
         FileNotFoundError: There is nothing there.
@@ -143,7 +143,8 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         """
         path = os.path.abspath(self.source.path)
         check_readable(path, self.path)
-        known = self.stamps[:1] if self.writer.index_tells else self.stamps
+        # A file that is index and data has two equal stamps, and is looked at once.
+        known = self.stamps[:1] if self.writer.index_tells else {*self.stamps}
         if any(stamp(one.path) != one for one in known):
             msg = "the checkpoint was edited since it was opened; open it again"
             raise ConflictError(msg, path=self.path)

@@ -283,7 +283,7 @@ class _Member:
             found = _native.crc32_combine(found, value, nbytes)
         if found != member.checksum:
             text = f"member {member.name!r}: CRC-32 is {found:08x}, the archive says"
-            text = f"{text} {member.checksum:08x}; Keras refuses to load it"
+            text = f"{text} {member.checksum:08x}; {member.otherwise}"
             yield Problem(member.path, None, member.offset, text)
 
 

@@ -35,6 +35,7 @@ class Member(NamedTuple):
         offset, size: The range, in bytes.
         checksum: What the file says that its CRC-32 is.
         name: What the file calls it.
+        otherwise: What readers do where its CRC-32 is another one.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Member(NamedTuple):
     size: int
     checksum: int
     name: str
+    otherwise: str
 
 
 class Warn(Protocol):

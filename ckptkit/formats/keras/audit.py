@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ckptkit.formats.keras.archive.reader import read_archive
 from ckptkit.formats.keras.naming.repair import missing_names
 from ckptkit.formats.keras.package import opened
 from ckptkit.formats.keras.paths import kind_of
 from ckptkit.formats.keras.scan import dead_bytes
+from ckptkit.storage.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.formats import Member, Warn
     from ckptkit.model import Source
+
+REFUSAL: Final = "Keras refuses to load it"
 
 
 def audit(source: Source, catalog: Catalog, warn: Warn) -> None:  # noqa: ARG001  the protocol's
@@ -44,10 +48,9 @@ def members(source: Source) -> Sequence[Member]:
         return ()
     from ckptkit.formats import Member
 
-    with opened(source) as package:
-        found = package.archive.members if package.archive is not None else ()
+    with Disk().open(source.path) as file:
         return [
-            Member(source.path, one.data_offset, one.size, one.crc32, one.name)
-            for one in found
+            Member(source.path, one.data_offset, one.size, one.crc32, one.name, REFUSAL)
+            for one in read_archive(file).members
             if not one.method
         ]

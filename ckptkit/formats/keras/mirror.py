@@ -16,7 +16,7 @@ from ckptkit.errors import EditError
 from ckptkit.formats.keras.archive.reader import crc_places
 from ckptkit.formats.keras.hdf5.regrouping import Attribute
 from ckptkit.formats.keras.hdf5.relink import relink
-from ckptkit.formats.keras.paths import CONFIG, METADATA
+from ckptkit.formats.keras.paths import TEXTS
 from ckptkit.formats.keras.reserve import is_plain, weights_path
 from ckptkit.formats.keras.scan import dead_bytes, merged
 from ckptkit.formats.keras.shardmap import owner, shard_names, write_map
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 MUCH: Final = 64 << 10
 """Dead bytes that a copy may carry over, rather than lay all out anew."""
-
-TEXTS: Final = {"config": CONFIG, "metadata": METADATA}
-"""File names of what is written beside the weights, by role."""
 
 
 def fits(request: Request) -> bool:
@@ -76,7 +73,7 @@ def copied(request: Request) -> Placement:
         companions=tuple(companions(package, request.target.path)) if folder else (),
         carried=tuple(_around(request, order, sizes)),
         spans=tuple(_spans(package, package.source.path)),
-        finish=_finish(request, new),
+        finish=Finish(_new_map(request, new), new[0], _crc_places(package)),
     )
 
 
@@ -143,39 +140,41 @@ def companions(package: Package, folder: str) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finish:
-    """Writes the checksum of the weights of an archive where it belongs, and texts.
+class Finish:
+    """Writes texts, and the checksum of the weights of an archive where it belongs.
 
     Attributes:
+        files: Contents of files, which checksums do not change.
         path: The archive.
         places: Where the checksum is in it.
-        files: Contents of files, which checksums do not change.
     """
 
-    path: str
-    places: tuple[int, ...]
     files: Mapping[str, bytes]
+    path: str = ""
+    places: tuple[int, ...] = ()
 
     def __call__(self, sums: Sequence[int]) -> Sealed:
+        """Return what is to be written, for the checksum of the weights."""
         if not self.places:
             return Sealed(self.files)
         found = int(sums[0]).to_bytes(4, "little")
         return Sealed(self.files, {self.path: tuple((place, found) for place in self.places)})
 
 
-def _finish(request: Request, files: Sequence[str]) -> _Finish:
+def _crc_places(package: Package) -> tuple[int, ...]:
+    return crc_places(package.weights) if package.weights is not None else ()
+
+
+def _new_map(request: Request, files: Sequence[str]) -> Mapping[str, bytes]:
+    """Return the map of shards that have other names, if there is one."""
     package = _package(request)
-    places = crc_places(package.weights) if package.weights is not None else ()
-    texts: dict[str, bytes] = {}
-    if package.map is not None:
-        names = dict(zip(package.map.shards, map(os.path.basename, files), strict=True))
-        groups = {
-            group: tuple(names[name] for name in listed)
-            for group, listed in package.map.groups.items()
-        }
-        counts = _counts(package)
-        texts[request.target.path] = write_map(package.map.total_size, groups, counts)
-    return _Finish(files[0], places, texts)
+    if package.map is None:
+        return {}
+    names = dict(zip(package.map.shards, map(os.path.basename, files), strict=True))
+    groups = {
+        group: tuple(names[name] for name in listed) for group, listed in package.map.groups.items()
+    }
+    return {request.target.path: write_map(package.map.total_size, groups, _counts(package))}
 
 
 def _counts(package: Package) -> Mapping[str, int]:
@@ -221,11 +220,7 @@ def patched(request: Request) -> Placement:
         given=given,
         spans=tuple(_spans(package, None)),
         state=tuple(_state(package)),
-        finish=_Finish(
-            files[0],
-            crc_places(package.weights) if package.weights is not None else (),
-            _text_files(request, index),
-        ),
+        finish=Finish(_text_files(request, index), files[0], _crc_places(package)),
     )
 
 

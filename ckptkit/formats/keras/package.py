@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ckptkit.errors import CorruptError, UnsupportedError
-from ckptkit.formats.keras.archive.inflated import inflate, read_text_member
-from ckptkit.formats.keras.archive.reader import read_archive
+from ckptkit.formats.keras.archive.inflated import TEXT, inflate, read_text_member
+from ckptkit.formats.keras.archive.reader import WEIGHTS, read_archive
 from ckptkit.formats.keras.hdf5.content import Content
 from ckptkit.formats.keras.hdf5.reader import read_tree
-from ckptkit.formats.keras.paths import CONFIG, METADATA, kind_of, shard_folder, weights_of
-from ckptkit.formats.keras.shardmap import read_map
+from ckptkit.formats.keras.paths import TEXTS, kind_of
+from ckptkit.formats.keras.shardmap import MAX_BYTES, owner, read_map
 from ckptkit.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from ckptkit.formats.keras.shardmap import ShardMap
     from ckptkit.model import Source
     from ckptkit.storage.disk import File
-
-MAX_TEXT: Final = 256 << 20
-"""Bytes of a configuration at most."""
-
-MAX_MAP: Final = 64 << 20
-"""Bytes of a map of shards at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,10 +99,10 @@ def _written(tree: Tree) -> tuple[tuple[str, bytes], ...]:
 
 def _texts_in(folder: str) -> list[tuple[str, bytes]]:
     texts = []
-    for role, name in (("config", CONFIG), ("metadata", METADATA)):
+    for role, name in TEXTS.items():
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            texts.append((role, read_text(path, MAX_TEXT)))
+            texts.append((role, read_text(path, TEXT)))
     return texts
 
 
@@ -129,16 +123,14 @@ def read_text(path: str, limit: int) -> bytes:
 def _open_archive(source: Source, files: ExitStack) -> Package:
     file = files.enter_context(Disk().open(source.path))
     archive = read_archive(file)
-    number = weights_of(archive)
-    if number is None:
+    weights = archive.member(WEIGHTS)
+    if weights is None:
         msg = "the archive has no member model.weights.h5"
         raise UnsupportedError(msg, path=source.path)
-    weights = archive.members[number]
-    members = {member.name: member for member in archive.members}
     texts = tuple(
-        (role, read_text_member(file, members[name], MAX_TEXT))
-        for role, name in (("config", CONFIG), ("metadata", METADATA))
-        if name in members
+        (role, read_text_member(file, member))
+        for role, name in TEXTS.items()
+        if (member := archive.member(name)) is not None
     )
     inflated = None
     if weights.method:
@@ -151,8 +143,8 @@ def _open_archive(source: Source, files: ExitStack) -> Package:
 
 
 def _open_shards(source: Source, files: ExitStack) -> Package:
-    shards = read_map(read_text(source.path, MAX_MAP))
-    folder = shard_folder(source)
+    shards = read_map(read_text(source.path, MAX_BYTES))
+    folder = os.path.dirname(source.path)
     contents = []
     for name in shards.shards:
         path = os.path.join(folder, name)
@@ -166,9 +158,7 @@ def _open_shards(source: Source, files: ExitStack) -> Package:
 
 def _check_map(source: Source, shards: ShardMap, contents: Sequence[Content]) -> None:
     """Refuse a map that expects variables where there are none."""
-    held = [
-        {"/" + path.rpartition("/")[0] for path in content.tree.datasets} for content in contents
-    ]
+    held = [set(map(owner, content.tree.datasets)) for content in contents]
     there = dict(zip(shards.shards, held, strict=True))
     for group, names in shards.groups.items():
         for name in names:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from ckptkit.errors import FormatError
-from ckptkit.formats.keras.archive.reader import names_in
+from ckptkit.formats.keras.archive.reader import WEIGHTS, names_in
 from ckptkit.model import Source
 from ckptkit.storage.disk import Disk
-
-if TYPE_CHECKING:
-    from ckptkit.formats.keras.archive.reader import Archive
 
 Kind = Literal["hdf5", "archive", "folder", "shards"]
 """An HDF5 file; a ``.keras`` archive; its unzipped form; a map of shards."""
 
-WEIGHTS: Final = "model.weights.h5"
 CONFIG: Final = "config.json"
 METADATA: Final = "metadata.json"
 MAP: Final = ".weights.json"
+
+TEXTS: Final = {"config": CONFIG, "metadata": METADATA}
+"""File names of what is written beside the weights, by role."""
 
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _ARCHIVE: Final = b"PK\x03\x04"
@@ -92,14 +91,3 @@ def _is_keras(path: str) -> bool:
             raise
         return False
     return WEIGHTS in names or path.endswith(".keras")
-
-
-def weights_of(archive: Archive) -> int | None:
-    """Return the number of the member that holds the weights, if there is one."""
-    names = [member.name for member in archive.members]
-    return names.index(WEIGHTS) if WEIGHTS in names else None
-
-
-def shard_folder(source: Source) -> str:
-    """Return the folder in which the shards of a map lie."""
-    return os.path.dirname(source.path)

@@ -13,15 +13,15 @@ from ckptkit._native import crc32
 from ckptkit.errors import EditError
 from ckptkit.formats.keras.archive.inflated import read_text_member
 from ckptkit.formats.keras.archive.layout import Part, headers, lay_out
+from ckptkit.formats.keras.archive.reader import WEIGHTS
 from ckptkit.formats.keras.config.jsontext import parse
 from ckptkit.formats.keras.hdf5.regrouping import regroup
 from ckptkit.formats.keras.hdf5.skeleton import Wanted, WantedGroup, build
 from ckptkit.formats.keras.hdf5.tree import Group, Tree
-from ckptkit.formats.keras.mirror import TEXTS, companions
+from ckptkit.formats.keras.mirror import Finish, companions
 from ckptkit.formats.keras.naming.legacy import attributes_after
 from ckptkit.formats.keras.naming.repair import names_from_config
-from ckptkit.formats.keras.package import MAX_TEXT
-from ckptkit.formats.keras.paths import WEIGHTS
+from ckptkit.formats.keras.paths import TEXTS
 from ckptkit.formats.keras.reserve import weights_path
 from ckptkit.formats.keras.scan import is_direct, merged
 from ckptkit.formats.keras.shardmap import counted, cut, owner, shard_names, write_map
@@ -250,7 +250,7 @@ class _Rebuilding:
                 others = tuple(
                     pair for pair in companions(self._package, folder) if pair[1] not in texts
                 )
-        return self._placement(path, Sealed(texts), folder=folder, companions=others)
+        return self._placement(path, Finish(texts), folder=folder, companions=others)
 
     def as_shards(self) -> Placement:
         """Lay out shards and their map."""
@@ -272,8 +272,7 @@ class _Rebuilding:
             shard = self._laid.add(os.path.join(os.path.dirname(map_path), name), skeleton.size)
             self._put(skeleton, chosen, shard, 0)
         total = sum(size for _, size in sizes)
-        sealed = Sealed({map_path: write_map(total, groups, counts)})
-        return self._placement(map_path, sealed)
+        return self._placement(map_path, Finish({map_path: write_map(total, groups, counts)}))
 
     def _cut(self, sizes: Sequence[tuple[str, float]]) -> list[int]:
         """Return the shard of every dataset in order.
@@ -323,7 +322,7 @@ class _Rebuilding:
             if member.part.crc32 is None:
                 spans.append((number, Span(shard, place.data_offset, member.part.size)))
         finish = _Headers(path, layout, tuple(number for number, _ in spans))
-        return self._placement(path, None, finish=finish, spans=tuple(one for _, one in spans))
+        return self._placement(path, finish, spans=tuple(one for _, one in spans))
 
     def _source(self, path: str) -> int:
         if path not in self._sources:
@@ -348,7 +347,7 @@ class _Rebuilding:
             elif text is not None and (old.method or roles[old.name] in self._request.texts):
                 yield _Member(Part(old.name, len(text), crc32(text), old), text)
             elif old.method:
-                content = read_text_member(file, old, MAX_TEXT)
+                content = read_text_member(file, old)
                 yield _Member(Part(old.name, len(content), old.crc32, old), content)
             else:
                 part = Part(old.name, old.size, old.crc32, old)
@@ -371,11 +370,10 @@ class _Rebuilding:
     def _placement(
         self,
         index: str,
-        sealed: Sealed | None,
+        finish: Finish | _Headers,
         *,
         folder: str | None = None,
         companions: tuple[tuple[str, str], ...] = (),
-        finish: _Headers | None = None,
         spans: tuple[Span, ...] = (),
     ) -> Placement:
         laid, items = self._laid, self._request.items
@@ -399,7 +397,7 @@ class _Rebuilding:
             carried=tuple(laid.carried),
             given=tuple(laid.given),
             spans=spans,
-            finish=finish or _Fixed(sealed or Sealed({})),
+            finish=finish,
         )
 
 
@@ -417,16 +415,6 @@ class _Member:
     content: bytes | None = None
     path: str = ""
     offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Fixed:
-    """Metadata that no checksum changes."""
-
-    sealed: Sealed
-
-    def __call__(self, sums: Sequence[int]) -> Sealed:  # noqa: ARG002  there are none
-        return self.sealed
 
 
 @dataclass(frozen=True, slots=True)

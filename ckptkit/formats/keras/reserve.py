@@ -12,9 +12,10 @@ import numpy as np
 from ckptkit.bulk import as_int64s
 from ckptkit.errors import EditError
 from ckptkit.formats.items import Holds, Items
+from ckptkit.formats.keras.archive.reader import WEIGHTS
 from ckptkit.formats.keras.naming.families import family_of
 from ckptkit.formats.keras.package import opened
-from ckptkit.formats.keras.paths import MAP, WEIGHTS
+from ckptkit.formats.keras.paths import MAP
 from ckptkit.formats.keras.scan import CODES, merged
 from ckptkit.placement import Layout
 from ckptkit.storage.datasets import is_dataset_path

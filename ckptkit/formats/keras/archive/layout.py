@@ -203,23 +203,17 @@ def _local(part: Part, crc: int) -> bytes:
         needed, size = max(needed, _WIDE_VERSION), _FULL
     return b"".join(
         (
-            _LOCAL.pack(
-                b"PK\3\4",
-                needed,
-                looks.flags,
-                STORED,
-                looks.time,
-                looks.date,
-                crc,
-                size,
-                size,
-                len(looks.name),
-                len(extra),
-            ),
+            _LOCAL.pack(b"PK\3\4", needed, *_facts(looks, crc, size, extra)),
             looks.name,
             extra,
         )
     )
+
+
+def _facts(looks: _Looks, crc: int, size: int, extra: bytes) -> tuple[int, ...]:
+    """Return the fields that both headers of a member have, from its flags on."""
+    names = len(looks.name), len(extra)
+    return looks.flags, STORED, looks.time, looks.date, crc, size, size, *names
 
 
 def _record(part: Part, offset: int, crc: int) -> bytes:
@@ -246,15 +240,7 @@ def _record(part: Part, offset: int, crc: int) -> bytes:
                 max(looks.made, version),
                 looks.system,
                 max(looks.needed, version),
-                looks.flags,
-                STORED,
-                looks.time,
-                looks.date,
-                crc,
-                size,
-                size,
-                len(looks.name),
-                len(extra),
+                *_facts(looks, crc, size, extra),
                 len(looks.comment),
                 0,
                 looks.internal,
