@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from ckptkit.engine.exact import uses
+from ckptkit.engine.operations import TensorFlowOps
 from ckptkit.engine.program import Chain
 from ckptkit.engine.read import ALIGNMENT, aligned
 from ckptkit.errors import EditError
-from ckptkit.expressions import OPS, operations
+from ckptkit.expressions import operations
 from ckptkit.kernels import Expression, MapFunction
 from ckptkit.lowering import NumpyOps, numpy_dtype
 from ckptkit.model import DTYPES
@@ -184,44 +185,6 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-class TensorFlowOps:
-    """The operations of the expression language as TensorFlow's."""
-
-    def __init__(self, tf: Any) -> None:
-        """Bind the operations."""
-        self._tf = tf
-        math = tf.math
-        named = {
-            "divide": tf.divide,
-            "where": tf.where,
-            "mod": math.floormod,
-            "floor_divide": math.floordiv,
-            "power": tf.pow,
-            "round": tf.round,
-            "isnan": math.is_nan,
-            "isinf": math.is_inf,
-            "isfinite": math.is_finite,
-            "matmul": tf.linalg.matmul,
-        }
-        self._functions: dict[str, Callable[..., Any]] = {
-            op: named.get(op) or getattr(math, op)
-            for op in (*OPS, "matmul")
-            if op in named or hasattr(math, op)
-        }
-
-    def call(self, op: str, args: Sequence[Any]) -> Any:
-        """Apply an operation."""
-        return self._functions[op](*args)
-
-    def cast(self, value: Any, dtype: str) -> Any:
-        """Convert as ``tf.cast`` does."""
-        return self._tf.cast(value, dtype)
-
-    def constant(self, value: complex, dtype: str) -> Any:
-        """Make a tensor of rank 0."""
-        return self._tf.constant(value, dtype)
-
-
 class TensorFlowDevice:
     """TensorFlow's devices of one kind; every thread keeps to one of them.
 
@@ -235,7 +198,7 @@ class TensorFlowDevice:
         """Use the logical devices of these names."""
         self.name = name
         self._tf = import_tensorflow()
-        self._ops = TensorFlowOps(self._tf)
+        self._ops = TensorFlowOps(self._tf, gpu=name.startswith("gpu"))
         self._devices = devices
         # Processes of a pool, of which each has a thread or two, do not all begin with the first.
         self._next = itertools.count(os.getpid())
@@ -282,7 +245,9 @@ class TensorFlowDevice:
             return None
         try:
             return self._run_whole(function, inputs, dtype, key)
-        except self._tf.errors.ResourceExhaustedError as error:
+        except (self._tf.errors.ResourceExhaustedError, self._tf.errors.InternalError) as error:
+            if not self._lacks_memory(error):
+                raise
             if size <= 1 or not _can_be_cut(function, shape):
                 label = getattr(function, "label", "a chain of operations")
                 given = ", ".join(str(list(part.shape)) for part in inputs if part is not None)
@@ -296,6 +261,11 @@ class TensorFlowDevice:
         with self._lock:
             self._most[key] = min(self._most.get(key, size), (size + 1) // 2)
         return None
+
+    def _lacks_memory(self, error: Exception) -> bool:
+        # What has no room for its inputs is told so by another class of errors.
+        exhausted = isinstance(error, self._tf.errors.ResourceExhaustedError)
+        return exhausted or "Dst tensor is not initialized" in str(error)
 
     def _run_whole(
         self,
@@ -315,8 +285,10 @@ class TensorFlowDevice:
             tensors.append(tf.experimental.dlpack.from_dlpack(raw.__dlpack__()))
         with tf.device(self._device()):
             result = traced(*tensors)
-        host = result if "GPU" not in result.device else result.cpu()
-        return np.asarray(memoryview(host)).view(numpy_dtype(dtype))
+        if "GPU" in result.device:
+            with tf.device("CPU:0"):
+                result = tf.identity(result)
+        return np.asarray(memoryview(result)).view(numpy_dtype(dtype))
 
     def _run_narrow(self, function: Block, inputs: Sequence[Array | None], dtype: str) -> Array:
         """Run on types for which TensorFlow has few kernels, often not even conversions."""

@@ -123,8 +123,8 @@ def test_little_memory_and_several_gpus_give_the_same_files(tmp_path):
 
     program = subprocess.run(
         [sys.executable, "-c", SMALL_GPUS, str(tmp_path / "m"), str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert program.returncode == 0, program.stderr

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptkit.engine.device import device_from
+from ckptkit.engine.device import TensorFlowDevice, device_from
 from ckptkit.expressions import OPS
 from ckptkit.kernels import Expression
 from ckptkit.language import parse
@@ -28,6 +28,17 @@ def test_every_exact_operation_is_among_them():
 @given(count=LENGTHS, seed=SEEDS)
 def test_an_exact_operation_gives_the_bits_of_numpy(run, op, dtype, count, seed):
     check_agreement(single(op, dtype), dtype, count, seed, run)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype"), [one for one in SINGLE if one[0] in {"sign", "round", "sqrt"}]
+)
+def test_what_stands_in_for_kernels_of_gpus_gives_the_bits_of_numpy_on_processors_too(
+    tf, op, dtype
+):
+    device = TensorFlowDevice("gpu", ["CPU:0"])
+    for seed in range(3):
+        check_agreement(single(op, dtype), dtype, 1001, seed, device.run)
 
 
 @settings(max_examples=150)

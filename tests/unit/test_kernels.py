@@ -271,7 +271,7 @@ EXACT_FLOAT = [
 )
 def test_tensorflow_gives_the_same_bits_for_exact_operations(dtype):
     tf = pytest.importorskip("tensorflow")
-    from ckptkit.engine.device import TensorFlowOps
+    from ckptkit.engine.operations import TensorFlowOps
 
     x = _interesting(dtype)
     other = np.roll(x, 7)
@@ -292,7 +292,7 @@ def test_tensorflow_gives_the_same_bits_for_exact_operations(dtype):
 @pytest.mark.tensorflow
 def test_tensorflow_has_every_operation_that_lowering_leaves():
     tf = pytest.importorskip("tensorflow")
-    from ckptkit.engine.device import TensorFlowOps
+    from ckptkit.engine.operations import TensorFlowOps
 
     for name, op in OPS.items():
         x = tf.constant([True, False]) if op.takes == "b" else tf.constant([0.5, 2.0])

@@ -257,7 +257,14 @@ def small_device(tf, monkeypatch):
                     size = max(int(tf.size(tensor)) for tensor in tensors)
                     if size > most:
                         failed.append(size)
-                        raise tf.errors.ResourceExhaustedError(None, None, "no more memory")
+                        # What a GPU says when the result, and when the inputs, do not go in.
+                        full = tf.errors.ResourceExhaustedError(None, None, "no more memory")
+                        no_way_in = tf.errors.InternalError(
+                            None,
+                            None,
+                            "Failed copying input tensor: Dst tensor is not initialized.",
+                        )
+                        raise (full, no_way_in)[len(failed) % 2]
                     return traced(*tensors)
 
                 return limited
