@@ -38,15 +38,23 @@ __all__ = [
     "entries_check",
     "entries_decode",
     "entries_encode",
+    "entries_salvage",
     "entry_encode",
     "entry_respec",
     "entry_slices",
     "entry_slices_encode",
+    "fields_scan",
     "fingerprint64",
+    "graph_decode",
+    "graph_holders",
+    "graph_reach",
+    "graph_splice",
+    "graph_tree",
     "hdf5_scan",
     "header_decode",
     "header_encode",
     "header_splice",
+    "keys_hashed",
     "keys_order",
     "names_decode",
     "names_encode",
@@ -63,9 +71,12 @@ __all__ = [
     "strings_scan",
     "table_decode",
     "table_encode",
+    "table_salvage",
     "table_warnings",
     "variants_decode",
     "variants_encode",
+    "varints_decode",
+    "varints_skip",
     "zip_descriptor",
     "zip_directory",
     "zip_end",
@@ -174,14 +185,36 @@ def table_decode(index: _Buffer, limit: int) -> tuple[bytes, bytes, bytes, bytes
         DecodeError: at the first malformation, or where `limit` would be passed.
     """
 
+def table_salvage(
+    index: _Buffer, limit: int
+) -> tuple[bytes, bytes, bytes, bytes, bytes, list[tuple[int, int, str, str]], bool]:
+    """Read a damaged table as far as it goes; never raises `DecodeError`.
+
+    Blocks that the index block does not name are looked for. A byte of a block is put right where
+    that makes its checksum hold and everything in it be in order.
+
+    Args:
+        index: the file.
+        limit: cap on the bytes of all keys and values together; further ones are left out.
+
+    Returns:
+        keys, their ends (int64), values, their ends (int64), for each the number of its region
+        (int64); the regions: start, end, state, and what is wrong; whether the end of the table is
+        there, so that no block can be missing behind the last region. Keys are in the order of the
+        file, and one may be there twice. States: `good`; `repaired`, a byte was put right;
+        `doubtful`, the checksum does not hold; `lost`, nothing parses; `directory`, damage to what
+        only says where blocks are.
+    """
+
 def table_warnings(index: _Buffer) -> list[tuple[int, str]]:
     """Return what `table_decode` accepts but no writer produces: (offset, message), by offset.
 
     A metaindex block that is malformed or not empty, footer padding that is not zero, bytes that
-    belong to no block. Data blocks are not read.
+    belong to no block, and the first number that takes more bytes than it needs.
 
     Raises:
-        DecodeError: the footer or the index block is malformed.
+        DecodeError: the footer, the index block, or what is around the records of another block is
+            malformed.
     """
 
 def table_encode(keys: _Buffer, key_ends: _Buffer, values: _Buffer, value_ends: _Buffer) -> bytes:
@@ -193,6 +226,13 @@ def table_encode(keys: _Buffer, key_ends: _Buffer, values: _Buffer, value_ends: 
 
 def keys_order(keys: _Buffer, key_ends: _Buffer) -> bytes:
     """Return the row numbers (int64) of the keys in unsigned byte order, stably."""
+
+def keys_hashed(keys: _Buffer, key_ends: _Buffer) -> bytes:
+    """Return the row numbers (int64) of distinct keys as a hash map of GNU's C++ library has them.
+
+    That is the order in which a `std::unordered_map` lists keys that were inserted one by one, in
+    the order of the rows; and so it is that of TensorFlow's maps on Linux.
+    """
 
 def names_decode(keys: _Buffer, key_ends: _Buffer, first: int = 0) -> list[str]:
     """Decode keys from row `first` on as UTF-8; bytes that are not become lone surrogates."""
@@ -222,9 +262,9 @@ def header_encode(num_shards: int) -> bytes:
 def header_splice(value: _Buffer, num_shards: int) -> bytes:
     """Return the same header with another shard count, every other byte kept."""
 
-def entries_decode(
-    values: _Buffer, value_ends: _Buffer, first: int = 0
-) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]:
+_Columns: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+
+def entries_decode(values: _Buffer, value_ends: _Buffer, first: int = 0) -> _Columns:
     """Decode BundleEntryProto records from row `first` on.
 
     Returns:
@@ -234,6 +274,13 @@ def entries_decode(
 
     Raises:
         DecodeError: a record is malformed, negative where it cannot be, or has an impossible shape.
+    """
+
+def entries_salvage(values: _Buffer, value_ends: _Buffer) -> tuple[_Columns, list[tuple[int, str]]]:
+    """Decode what `entries_decode` does, malformed records too, as zeros with the flag 8.
+
+    Returns:
+        The columns of `entries_decode`; row and message of each malformed record.
     """
 
 def entries_encode(
@@ -274,17 +321,19 @@ def entries_check(
     flags: _Buffer,
     items: Sequence[int],
     shards: Sequence[tuple[int, int]],
-) -> tuple[int, str] | None:
-    """Find the first row that contradicts its dtype and shape, or points beyond its shard.
+    most: int,
+) -> list[tuple[int, str]]:
+    """Find the rows that contradict their dtype and shape, or point beyond their shard.
 
     Args:
         dtype, dim_ends, dims, shard, offset, size, flags: columns as `entries_decode` gives them.
         items: stored bytes per element by dtype number; 0 for unknown, -1 for strings, -2 for
             variants.
         shards: number and length of each shard, ordered by number.
+        most: how many rows to find at most.
 
     Returns:
-        The row and what is wrong with it, or None.
+        Rows and what is wrong with them, in order.
     """
 
 def shapes_decode(dims: Buffer, dim_ends: Buffer) -> list[tuple[int, ...]]:
@@ -360,6 +409,142 @@ def variants_encode(payload: _Buffer, ends: _Buffer) -> tuple[bytes, int]:
 
     Returns:
         The payload, and the checksum of the tensor, not masked.
+    """
+
+# --- object graphs -----------------------------------------------------------------------------
+
+_Edges: TypeAlias = tuple[bytes, bytes, bytes, list[str]]
+_Attributes: TypeAlias = tuple[bytes, bytes, list[str], list[str], list[str]]
+_Slots: TypeAlias = tuple[bytes, bytes, bytes, list[str], bytes]
+
+def graph_decode(data: _Buffer) -> tuple[bytes, _Edges, _Attributes, _Slots]:
+    """Decode and validate a `TrackableObjectGraph`.
+
+    Returns:
+        A byte of flags per node (1: a registered saver has it, 2: it says whether it has values,
+        4: it says that it has); ends by node, parent, child (int32) and name of children; ends by
+        node, node (int32), name, full name and key of attributes; ends by node, optimizer,
+        original (int32), name and variable (int32) of slot variables.
+
+    Raises:
+        DecodeError: The message is malformed, refers to a node that it lacks, or has more than
+            2^24 nodes and references.
+    """
+
+def graph_tree(edge_ends: _Buffer, edge_child: _Buffer) -> bytes:
+    """Return for each node the edge (int32) by which a breadth-first walk reaches it, or -1.
+
+    Raises:
+        ValueError: The columns are not those of a graph.
+    """
+
+def graph_holders(edge_ends: _Buffer, edge_child: _Buffer, holders: _Buffer) -> bytes:
+    """Return a byte per node: whether it, or one that it leads to, is a holder.
+
+    Args:
+        edge_ends, edge_child: columns of `graph_decode`.
+        holders: a byte per node, 0 for those that are none.
+
+    Raises:
+        ValueError: The columns are not those of a graph.
+    """
+
+def graph_reach(
+    edge_ends: _Buffer, edge_child: _Buffer, edge_name: list[str], glob: str, grouped: bool
+) -> bytes:
+    """Return a byte per node: whether a glob matches one of the paths to it from node 0.
+
+    Local names are escaped (`.` as `..`, `/` as `.S`) and joined by `/`; `?` and `*` stay within
+    one, `**` goes across, and `**/` stands for nothing as well.
+
+    Args:
+        edge_ends, edge_child, edge_name: columns of `graph_decode`.
+        glob: the glob.
+        grouped: parentheses in it stand for nothing.
+
+    Raises:
+        ValueError: The columns are not those of a graph.
+    """
+
+def graph_splice(
+    data: _Buffer,
+    children: list[tuple[int, str | None]],
+    attributes: list[tuple[int, tuple[str | None, str | None] | None]],
+    slots: list[int],
+    added_children: list[tuple[int, int, str]],
+    added_attributes: list[tuple[int, str, str, str]],
+    added_slots: list[tuple[int, int, str, int]],
+    values: list[tuple[int, bool]],
+    nodes: int,
+) -> bytes:
+    """Change a `TrackableObjectGraph`; what is not changed stays byte for byte.
+
+    Args:
+        data: the message.
+        children: numbers of children, and other names; None leaves one out.
+        attributes: numbers of attributes, and full name and key where they are other ones; None
+            leaves one out.
+        slots: numbers of slot variables that are left out.
+        added_children: parent, child, and name.
+        added_attributes: node, name, full name, and key.
+        added_slots: optimizer, original, name, and variable.
+        values: nodes, and whether they have values.
+        nodes: how many nodes are added at the end.
+
+    Raises:
+        DecodeError: The message is malformed.
+        ValueError: A change is about an item or a node that is not there.
+    """
+
+# --- protobuf ----------------------------------------------------------------------------------
+
+def varints_skip(data: _Buffer, limit: int) -> tuple[int, int]:
+    """Skip packed varints; stops before one that is cut by the end of `data`.
+
+    Args:
+        data: the varints, from one on.
+        limit: how many to skip at most.
+
+    Returns:
+        Bytes that they take, and how many they are.
+
+    Raises:
+        DecodeError: one does not fit 64 bits.
+    """
+
+def varints_decode(data: _Buffer, limit: int, kind: str, width: int) -> tuple[int, bytes]:
+    """Decode packed varints; stops before one that is cut by the end of `data`.
+
+    Args:
+        data: the varints, from one on.
+        limit: how many to decode at most.
+        kind: "int" (two's complement of 64 bits, whatever the width), "uint", or "bool" (anything
+            but 0 is true).
+        width: bytes of an element: 1, 2, 4 or 8; 1 for "bool".
+
+    Returns:
+        Bytes that they take, and the elements, little-endian.
+
+    Raises:
+        DecodeError: one does not fit 64 bits, or is no such element.
+    """
+
+def fields_scan(data: _Buffer, tag: int, limit: int) -> tuple[int, bytes]:
+    """Find protobuf fields of bytes that follow one another; their bytes are hopped over.
+
+    Stops before another tag, and before a length that is cut by the end of `data`.
+
+    Args:
+        data: part of a message, from a tag on.
+        tag: the one byte that each field starts with.
+        limit: how many to find at most.
+
+    Returns:
+        Where what follows them starts, which is past the end of `data` if that cuts the last one;
+        start and length (int64) of the bytes of each in turn.
+
+    Raises:
+        DecodeError: a length is malformed, or passes 2^63.
     """
 
 # --- numbers -----------------------------------------------------------------------------------

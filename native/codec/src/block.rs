@@ -51,12 +51,48 @@ impl Handle {
         varint::put(out, self.size);
     }
 
+    /// How many bytes [`Self::encode`] appends.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        varint::length(self.offset) + varint::length(self.size)
+    }
+
     /// The bytes of body and trailer as a range below `end`; `None` when they pass it.
     #[must_use]
     pub fn range(self, end: usize) -> Option<std::ops::Range<usize>> {
         let start = usize::try_from(self.offset).ok()?;
         let stop = start.checked_add(usize::try_from(self.size).ok()?)?.checked_add(TRAILER)?;
         (stop <= end).then_some(start..stop)
+    }
+}
+
+/// An entry as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored<'a> {
+    /// Bytes of its key that are those of the key before.
+    pub(crate) shared: usize,
+    /// The other bytes of its key.
+    pub(crate) suffix: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// The three lengths take no more bytes than they need.
+    pub(crate) minimal: bool,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads one; `enter` sees where it starts and what it shares before anything is hopped over.
+    pub(crate) fn read(
+        cursor: &mut Cursor<'a>,
+        enter: impl FnOnce(usize, usize) -> Result<(), DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        let start = cursor.position();
+        let (shared, unshared) = (cursor.varint32()?, cursor.varint32()?);
+        let length = cursor.varint32()?;
+        let least = [shared, unshared, length].map(|number| varint::length(number as u64));
+        let minimal = cursor.position() - start == least.iter().sum();
+        enter(start, shared)?;
+        let suffix = cursor.take(unshared as u64, "key")?;
+        let value = cursor.take(length as u64, "value")?;
+        Ok(Self { shared, suffix, value, minimal })
     }
 }
 
@@ -95,6 +131,12 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// The decompressed body.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The length of the decompressed body.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -117,6 +159,11 @@ impl<'a> Body<'a> {
 
     fn error(&self, at: usize, kind: Kind, message: impl Into<String>) -> DecodeError {
         DecodeError::new(kind, self.locate(at), message)
+    }
+
+    /// An error at a position in the body as one in the table.
+    fn placed(&self, error: DecodeError) -> DecodeError {
+        DecodeError { offset: self.locate(error.offset), ..error }
     }
 
     /// Splits the body into its entries and its restart points.
@@ -142,32 +189,41 @@ impl<'a> Body<'a> {
     /// When the body is malformed, keys are not strictly increasing, or `rows` would pass `limit`.
     pub fn decode(&self, rows: &mut Entries, limit: u64) -> Result<usize, DecodeError> {
         let (entries, restarts) = self.split()?;
-        let mut walk = Walk::new(self, restarts, entries.len());
+        let mut walk = Walk::new(restarts, entries.len());
         let before = rows.keys.ends.len();
         let mut cursor = Cursor::new(entries, 0);
         while !cursor.is_empty() {
-            self.entry(&mut cursor, &mut walk, rows, limit)?;
+            let at = cursor.position();
+            Stored::read(&mut cursor, |at, shared| walk.enter(at, shared))
+                .and_then(|entry| {
+                    let Stored { shared, suffix, value, .. } = entry;
+                    rows.append(shared, suffix, value, limit).map_err(|error| error.shifted(at))
+                })
+                .map_err(|error| self.placed(error))?;
         }
-        walk.finish()?;
+        walk.finish().map_err(|error| self.placed(error))?;
         Ok(rows.keys.ends.len() - before)
     }
 
-    fn entry(
+    /// Where the first entry is of which a length takes more bytes than it needs, or one of the
+    /// numbers that `value` looks for.
+    ///
+    /// # Errors
+    /// When the lengths of an entry do not fit the body.
+    pub(crate) fn long_number(
         &self,
-        cursor: &mut Cursor<'_>,
-        walk: &mut Walk<'_>,
-        rows: &mut Entries,
-        limit: u64,
-    ) -> Result<(), DecodeError> {
-        let at = cursor.position();
-        let here = |error: DecodeError| DecodeError { offset: self.locate(error.offset), ..error };
-        let shared = cursor.varint32().map_err(here)?;
-        let unshared = cursor.varint32().map_err(here)?;
-        let length = cursor.varint32().map_err(here)?;
-        walk.enter(at, shared)?;
-        let suffix = cursor.take(unshared as u64, "key").map_err(here)?;
-        let value = cursor.take(length as u64, "value").map_err(here)?;
-        rows.append(shared, suffix, value, limit).map_err(|error| here(error.shifted(at)))
+        value: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<usize>, DecodeError> {
+        let (entries, _) = self.split()?;
+        let mut cursor = Cursor::new(entries, 0);
+        while !cursor.is_empty() {
+            let at = cursor.position();
+            let entry = Stored::read(&mut cursor, |_, _| Ok(())).map_err(|e| self.placed(e))?;
+            if !entry.minimal || value(entry.value) {
+                return Ok(Some(self.locate(at)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -181,16 +237,17 @@ fn check(covered: &[u8], stored: u32, at: usize) -> Result<(), DecodeError> {
 }
 
 /// The restart points of a body, consumed as the entries that they point to are reached.
+///
+/// Errors are at positions in the body.
 struct Walk<'a> {
-    body: &'a Body<'a>,
     restarts: &'a [u8],
     next: usize,
     end: usize,
 }
 
 impl<'a> Walk<'a> {
-    const fn new(body: &'a Body<'a>, restarts: &'a [u8], end: usize) -> Self {
-        Self { body, restarts, next: 0, end }
+    const fn new(restarts: &'a [u8], end: usize) -> Self {
+        Self { restarts, next: 0, end }
     }
 
     fn peek(&self) -> Option<usize> {
@@ -199,7 +256,7 @@ impl<'a> Walk<'a> {
     }
 
     fn error(&self, kind: Kind, message: String) -> DecodeError {
-        self.body.error(self.end + self.next * WORD, kind, message)
+        DecodeError::new(kind, self.end + self.next * WORD, message)
     }
 
     /// An entry starts at `at`: it may share a prefix only where no restart points to.
@@ -209,7 +266,7 @@ impl<'a> Walk<'a> {
             Some(restart) if restart == at => {
                 if shared != 0 {
                     let message = format!("entry at restart {next} shares {shared} bytes");
-                    return Err(self.body.error(at, Kind::Order, message));
+                    return Err(DecodeError::new(Kind::Order, at, message));
                 }
                 self.next += 1;
                 Ok(())

@@ -30,34 +30,44 @@ pub mod item {
     pub const VARIANTS: i64 = -2;
 }
 
-/// Finds the first row that contradicts its dtype and shape, or points beyond its shard.
+/// Finds the rows that contradict their dtype and shape, or point beyond their shard.
 ///
 /// `items` is the item size by dtype number, or one of [`item`]; `shards` holds number and length
 /// of every shard, ordered by number. Rows in other shards are not compared with a length.
-#[must_use]
-pub fn check(columns: &Columns, items: &[i64], shards: &[(i32, i64)]) -> Option<Finding> {
+pub fn findings<'a>(
+    columns: &'a Columns,
+    items: &'a [i64],
+    shards: &'a [(i32, i64)],
+) -> impl Iterator<Item = Finding> + 'a {
     let mut first = 0;
-    for (row, &last) in columns.dim_ends.iter().enumerate() {
+    columns.dim_ends.iter().enumerate().filter_map(move |(row, &last)| {
         let last = usize::try_from(last).unwrap_or(usize::MAX);
         let dims = columns.dims.get(first..last).unwrap_or_default();
         first = last;
-        if columns.flags.get(row).is_some_and(|flags| flags & SLICED != 0) {
-            continue;
-        }
-        let number = |column: &[i64]| column.get(row).copied().unwrap_or_default();
-        let (offset, size) = (number(&columns.offset), number(&columns.size));
-        let dtype = columns.dtype.get(row).copied().unwrap_or_default();
-        let item = usize::try_from(dtype).ok().and_then(|at| items.get(at)).copied();
-        let message = size_message(dims, item.unwrap_or(item::UNKNOWN), size).or_else(|| {
-            let shard = columns.shard.get(row).copied().unwrap_or_default();
-            let at = shards.binary_search_by_key(&shard, |&(number, _)| number).ok()?;
-            extent_message(offset, size, shards.get(at)?.1)
-        });
-        if let Some(message) = message {
-            return Some(Finding { row, message });
-        }
+        let message = message(columns, row, dims, items, shards)?;
+        Some(Finding { row, message })
+    })
+}
+
+fn message(
+    columns: &Columns,
+    row: usize,
+    dims: &[i64],
+    items: &[i64],
+    shards: &[(i32, i64)],
+) -> Option<String> {
+    if columns.flags.get(row).is_some_and(|flags| flags & SLICED != 0) {
+        return None;
     }
-    None
+    let number = |column: &[i64]| column.get(row).copied().unwrap_or_default();
+    let (offset, size) = (number(&columns.offset), number(&columns.size));
+    let dtype = columns.dtype.get(row).copied().unwrap_or_default();
+    let item = usize::try_from(dtype).ok().and_then(|at| items.get(at)).copied();
+    size_message(dims, item.unwrap_or(item::UNKNOWN), size).or_else(|| {
+        let shard = columns.shard.get(row).copied().unwrap_or_default();
+        let at = shards.binary_search_by_key(&shard, |&(number, _)| number).ok()?;
+        extent_message(offset, size, shards.get(at)?.1)
+    })
 }
 
 fn size_message(dims: &[i64], item: i64, size: i64) -> Option<String> {
@@ -100,7 +110,7 @@ mod tests {
     const ITEMS: [i64; 3] = [4, item::STRINGS, item::VARIANTS];
 
     fn message(columns: &Columns) -> Option<String> {
-        check(columns, &ITEMS, &[(1, 0), (2, 100)]).map(|finding| finding.message)
+        findings(columns, &ITEMS, &[(1, 0), (2, 100)]).next().map(|finding| finding.message)
     }
 
     #[test]

@@ -21,6 +21,7 @@ const MASK_DELTA: u32 = 0xa282_ead8;
 const SHORT_RUN: usize = 12;
 
 static CASTAGNOLI_STEPS: [u32; 256] = steps(Crc::Castagnoli.polynomial());
+static CASTAGNOLI_UNSTEPS: [u8; 256] = unsteps(&steps(Crc::Castagnoli.polynomial()));
 static ISO_HDLC_STEPS: [u32; 256] = steps(Crc::IsoHdlc.polynomial());
 static CASTAGNOLI_POWERS: [u32; 64] = powers(Crc::Castagnoli.polynomial());
 static ISO_HDLC_POWERS: [u32; 64] = powers(Crc::IsoHdlc.polynomial());
@@ -240,6 +241,20 @@ const fn times_x(register: u32, polynomial: u32) -> u32 {
 }
 
 /// The register after each byte, without init and final xor.
+/// The index of each step by its highest byte, which no two have in common.
+#[allow(clippy::indexing_slicing)] // Evaluated by the compiler.
+const fn unsteps(steps: &[u32; 256]) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut index = 0u8;
+    loop {
+        table[(steps[index as usize] >> 24) as usize] = index;
+        if index == u8::MAX {
+            return table;
+        }
+        index += 1;
+    }
+}
+
 const fn steps(polynomial: u32) -> [u32; 256] {
     let mut steps = [0; 256];
     let mut byte: u32 = 0;
@@ -270,6 +285,39 @@ pub fn crc32c(data: &[u8]) -> u32 {
 #[must_use]
 pub fn crc32c_extend(value: u32, data: &[u8]) -> u32 {
     Crc::Castagnoli.extend(value, data)
+}
+
+/// The register of a CRC-32C after one more byte; it is `!crc` of the bytes so far.
+#[inline]
+#[must_use]
+pub fn forward(register: u32, byte: u8) -> u32 {
+    (register >> 8) ^ step((register.to_le_bytes()[0]) ^ byte)
+}
+
+/// The register before a byte after which it is this one.
+#[inline]
+#[must_use]
+pub fn backward(register: u32, byte: u8) -> u32 {
+    let index = unstep(register);
+    ((register ^ step(index)) << 8) | u32::from(index ^ byte)
+}
+
+/// The byte that takes one register to another, if one does.
+#[inline]
+#[must_use]
+pub fn between(before: u32, after: u32) -> Option<u8> {
+    let index = unstep(after);
+    let byte = index ^ before.to_le_bytes()[0];
+    (forward(before, byte) == after).then_some(byte)
+}
+
+fn step(index: u8) -> u32 {
+    CASTAGNOLI_STEPS.get(usize::from(index)).copied().unwrap_or_default()
+}
+
+/// The index of the only step with the highest byte of a register.
+fn unstep(register: u32) -> u8 {
+    CASTAGNOLI_UNSTEPS.get(usize::from(register.to_le_bytes()[3])).copied().unwrap_or_default()
 }
 
 /// The form in which a CRC-32C is stored beside the bytes that it covers.

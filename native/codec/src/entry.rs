@@ -73,6 +73,28 @@ pub fn decode(values: Rows<'_>, first: usize) -> Result<Columns, DecodeError> {
     Ok(columns)
 }
 
+/// Set for a record that is malformed: all its other columns are 0.
+pub const MALFORMED: u8 = 8;
+
+/// Decodes all records; returns what is wrong with those that are malformed.
+#[must_use]
+pub fn read(values: Rows<'_>) -> (Columns, Vec<(usize, String)>) {
+    let mut columns = Columns::with_capacity(values.len());
+    let mut wrong = Vec::new();
+    for (row, value) in values.iter().enumerate() {
+        let before = columns.dims.len();
+        match record::decode(value, 0, &mut columns.dims) {
+            Ok(found) => columns.push(found),
+            Err(error) => {
+                columns.dims.truncate(before);
+                columns.push(Scalars { flags: MALFORMED, ..Scalars::default() });
+                wrong.push((row, error.message));
+            }
+        }
+    }
+    (columns, wrong)
+}
+
 /// Where tensors go: one array per field, all of the same length.
 #[derive(Clone, Copy, Debug)]
 pub struct Places<'a> {

@@ -10,16 +10,20 @@
 //! snappy     raw Snappy blocks, decompression only
 //! block      one block of a table: entries, restarts, trailer
 //! table      a whole table: data blocks, index block, footer
+//! salvage    a damaged table, as far as it goes
 //! protobuf   fields of a protobuf message
 //! bounds     entries against one another and the shards
 //! entry      columns of BundleEntryProto records, and their splicing
 //! record     single BundleEntryProto and TensorSliceProto messages
 //! header     BundleHeaderProto
+//! graph      TrackableObjectGraph as columns, and its splicing
 //! ordered    keys of slice entries
 //! strings    payload of DT_STRING tensors
+//! packed     values of a TensorProto, in parts
 //! variants   payload of DT_VARIANT tensors
 //! rows       columns of byte strings: checks, sorting
 //! farmhash   FarmHash Fingerprint64
+//! hashed     the order of names in a hash map of the GNU C++ library
 //! hdf5       metadata of HDF5 files, decode only
 //!
 //! zip        headers of zip archives
@@ -39,15 +43,19 @@ pub mod crc;
 pub mod entry;
 pub mod error;
 pub mod farmhash;
+pub mod graph;
+pub mod hashed;
 pub mod hdf5;
 pub mod header;
 pub mod normal;
 pub mod ordered;
+pub mod packed;
 pub mod philox;
 pub mod protobuf;
 pub mod radix;
 pub mod record;
 pub mod rows;
+pub mod salvage;
 pub mod snappy;
 pub mod strings;
 pub mod sums;

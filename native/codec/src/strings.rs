@@ -12,7 +12,7 @@
 
 use crate::crc::{crc32c_extend, mask, unmask};
 use crate::error::{DecodeError, Kind, RangeError};
-use crate::varint::{self, Cursor, MAX_VARINT};
+use crate::varint::{self, Cursor};
 
 const CHECKSUM: usize = 4;
 const BLOCK: usize = 16_384;
@@ -84,7 +84,7 @@ pub fn scan(data: &[u8], remaining: u64, crc: u32, big_endian: bool) -> Result<S
         let before = cursor;
         let length = match cursor.minimal_varint() {
             Ok(length) => length,
-            Err(error) if error.kind == Kind::Truncated && before.remaining() < MAX_VARINT => break,
+            Err(error) if before.is_cut(&error) => break,
             Err(error) => return Err(error),
         };
         found.payload = i64::try_from(length)

@@ -22,22 +22,23 @@ const BLOCK_SIZE: usize = 262_144;
 const LARGE_ENTRY: usize = 2 * BLOCK_SIZE;
 /// A block body takes at most this many bytes for a byte of key: three lengths and a restart.
 const MAX_OVERHEAD: u64 = 20;
-const FOOTER: usize = 48;
+pub(crate) const FOOTER: usize = 48;
 const HANDLES: usize = 40;
 const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 const DATA_RESTARTS: usize = 16;
 const INDEX_RESTARTS: usize = 1;
 
-struct Footer {
-    metaindex: Handle,
-    index: Handle,
+pub(crate) struct Footer {
+    pub(crate) metaindex: Handle,
+    pub(crate) index: Handle,
     /// Where the footer starts.
-    start: usize,
-    /// Where the zeros after the handles start.
+    pub(crate) start: usize,
+    /// Where the index handle, and where the zeros after it start, from `start` on.
+    second: usize,
     padding: usize,
 }
 
-fn footer(table: &[u8]) -> Result<Footer, DecodeError> {
+pub(crate) fn footer(table: &[u8]) -> Result<Footer, DecodeError> {
     let length = table.len();
     let Some((rest, footer)) = table.split_last_chunk::<FOOTER>() else {
         let message = format!("table of {length} bytes is shorter than its footer of {FOOTER}");
@@ -50,8 +51,10 @@ fn footer(table: &[u8]) -> Result<Footer, DecodeError> {
         return Err(DecodeError::new(Kind::Unsupported, rest.len() + HANDLES, message));
     }
     let mut cursor = Cursor::new(handles, rest.len());
-    let (metaindex, index) = (Handle::decode(&mut cursor)?, Handle::decode(&mut cursor)?);
-    Ok(Footer { metaindex, index, start: rest.len(), padding: cursor.position() })
+    let metaindex = Handle::decode(&mut cursor)?;
+    let second = cursor.position();
+    let index = Handle::decode(&mut cursor)?;
+    Ok(Footer { metaindex, index, start: rest.len(), second, padding: cursor.position() })
 }
 
 fn open<'a>(
@@ -151,10 +154,10 @@ pub fn decode(table: &[u8], limit: u64) -> Result<Entries, DecodeError> {
     Ok(rows)
 }
 
-/// What [`decode`] accepts but no writer produces, each with its offset; data blocks are not read.
+/// What [`decode`] accepts but no writer produces, each with its offset.
 ///
 /// # Errors
-/// When the footer or the index block is malformed.
+/// When footer, index block, or the lengths in a data block are malformed.
 pub fn warnings(table: &[u8]) -> Result<Vec<(usize, String)>, DecodeError> {
     let footer = footer(table)?;
     let index = index(table, &footer, u64::MAX)?;
@@ -170,8 +173,37 @@ pub fn warnings(table: &[u8]) -> Result<Vec<(usize, String)>, DecodeError> {
         found.push((error.offset, format!("metaindex: {}", error.message)));
     }
     gaps(&mut owned, footer.start, &mut found);
+    if let Some(at) = long_number(table, &footer, &index)? {
+        found.push((at, "a number takes more bytes than it needs".to_owned()));
+    }
     found.sort();
     Ok(found)
+}
+
+/// Where the first number is that takes more bytes than it needs: its handle, its entry, or in a
+/// compressed block the start of that. Footer and index block come first.
+fn long_number(table: &[u8], footer: &Footer, index: &Index) -> Result<Option<usize>, DecodeError> {
+    if footer.second != footer.metaindex.length() {
+        return Ok(Some(footer.start));
+    }
+    if footer.padding != footer.second + footer.index.length() {
+        return Ok(Some(footer.start + footer.second));
+    }
+    let body = open(table, footer.index, "index block", footer.start, u64::MAX)?;
+    let long_handle = |value: &[u8]| {
+        let mut cursor = Cursor::new(value, 0);
+        Handle::decode(&mut cursor).is_ok_and(|handle| handle.length() != cursor.position())
+    };
+    if let Some(at) = body.long_number(long_handle)? {
+        return Ok(Some(at));
+    }
+    for &handle in &index.handles {
+        let body = open(table, handle, "data block", index.start, u64::MAX)?;
+        if let Some(at) = body.long_number(|_| false)? {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
 }
 
 fn metaindex(table: &[u8], footer: &Footer) -> Result<(), DecodeError> {

@@ -8,7 +8,7 @@
 use crate::error::{DecodeError, Kind};
 
 /// The most bytes that a 64-bit varint takes.
-pub const MAX_VARINT: usize = 10;
+const MAX_VARINT: usize = 10;
 
 /// Appends `value`, minimally encoded.
 #[inline]
@@ -100,6 +100,12 @@ impl<'a> Cursor<'a> {
             }
         }
         Err(self.error(Kind::Truncated, "bytes end within a varint"))
+    }
+
+    /// Whether a varint that was refused here is only cut off by the end of the bytes.
+    #[must_use]
+    pub fn is_cut(&self, error: &DecodeError) -> bool {
+        error.kind == Kind::Truncated && self.remaining() < MAX_VARINT
     }
 
     /// The next varint, which must fit 32 bits in at most 5 bytes.

@@ -22,7 +22,8 @@ pub fn entries_check(
     flags: View,
     items: Vec<i64>,
     shards: Vec<(i32, i64)>,
-) -> PyResult<Option<(usize, String)>> {
+    most: usize,
+) -> PyResult<Vec<(usize, String)>> {
     let columns = Columns {
         dtype: dtype.column()?,
         dim_ends: dim_ends.column()?,
@@ -33,8 +34,10 @@ pub fn entries_check(
         crc: Vec::new(),
         flags: flags.bytes().to_vec(),
     };
-    let found = py.detach(|| bounds::check(&columns, &items, &shards));
-    Ok(found.map(|finding| (finding.row, finding.message)))
+    Ok(py.detach(|| {
+        let found = bounds::findings(&columns, &items, &shards).take(most);
+        found.map(|finding| (finding.row, finding.message)).collect()
+    }))
 }
 
 #[pyfunction]

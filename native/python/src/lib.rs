@@ -14,10 +14,12 @@ mod buffer;
 mod checks;
 mod checksums;
 mod errors;
+mod graph;
 mod hdf5;
 mod numbers;
 mod payloads;
 mod records;
+mod salvage;
 mod tables;
 mod zip;
 
@@ -34,23 +36,28 @@ mod _native {
     #[pymodule_export]
     use crate::errors::DecodeError;
     #[pymodule_export]
+    use crate::graph::{graph_decode, graph_holders, graph_reach, graph_splice, graph_tree};
+    #[pymodule_export]
     use crate::hdf5::hdf5_scan;
     #[pymodule_export]
     use crate::numbers::{philox, power_sum, radix_count, radix_value};
     #[pymodule_export]
     use crate::payloads::{
-        strings_decode, strings_encode, strings_scan, variants_decode, variants_encode,
+        fields_scan, strings_decode, strings_encode, strings_scan, variants_decode,
+        variants_encode, varints_decode, varints_skip,
     };
     #[pymodule_export]
     use crate::records::{
-        entries_decode, entries_encode, entry_encode, entry_respec, entry_slices,
+        entries_decode, entries_encode, entries_salvage, entry_encode, entry_respec, entry_slices,
         entry_slices_encode, header_decode, header_encode, header_splice, slice_key,
         slice_key_decode,
     };
     #[pymodule_export]
+    use crate::salvage::table_salvage;
+    #[pymodule_export]
     use crate::tables::{
-        keys_order, names_decode, names_encode, snappy_decompress, table_decode, table_encode,
-        table_warnings,
+        keys_hashed, keys_order, names_decode, names_encode, snappy_decompress, table_decode,
+        table_encode, table_warnings,
     };
     #[pymodule_export]
     use crate::zip::{zip_descriptor, zip_directory, zip_end, zip_local};

@@ -1,12 +1,12 @@
-//! Payloads of string and variant tensors.
+//! Payloads of string and variant tensors, and values in protobuf messages.
 
 use ckptkit_codec::rows::Rows;
-use ckptkit_codec::{strings, variants};
+use ckptkit_codec::{packed, strings, variants};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffer::{View, pack};
-use crate::errors::{malformed, refused};
+use crate::errors::{either, malformed, refused};
 
 #[pyfunction]
 pub fn strings_scan(
@@ -69,4 +69,37 @@ pub fn variants_encode(
     let encoded = py.detach(|| Rows::new(payload, &ends).map(variants::encode));
     let (data, crc) = encoded.map_err(refused)?;
     Ok((PyBytes::new(py, &data), crc))
+}
+
+#[pyfunction]
+pub fn varints_skip(py: Python<'_>, data: View, limit: u64) -> PyResult<(usize, u64)> {
+    let data = data.bytes();
+    py.detach(|| packed::skip(data, limit)).map_err(|e| malformed(py, e))
+}
+
+#[pyfunction]
+pub fn varints_decode<'py>(
+    py: Python<'py>,
+    data: View,
+    limit: u64,
+    kind: &str,
+    width: usize,
+) -> PyResult<(usize, Bound<'py, PyBytes>)> {
+    let data = data.bytes();
+    let (used, elements) =
+        py.detach(|| packed::decode_named(data, limit, kind, width)).map_err(|e| either(py, e))?;
+    Ok((used, PyBytes::new(py, &elements)))
+}
+
+#[pyfunction]
+pub fn fields_scan(
+    py: Python<'_>,
+    data: View,
+    tag: u8,
+    limit: u64,
+) -> PyResult<(i64, Bound<'_, PyBytes>)> {
+    let data = data.bytes();
+    let (next, found) =
+        py.detach(|| packed::strings(data, tag, limit)).map_err(|e| malformed(py, e))?;
+    Ok((next, pack(py, &found)?))
 }

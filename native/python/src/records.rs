@@ -14,7 +14,8 @@ use crate::tables::pair;
 
 type Bytes<'py> = Bound<'py, PyBytes>;
 type Header = (i32, i32, i32, i32, Vec<i32>);
-type Columns<'py> = (
+/// The columns of entries, checksums and flags last.
+pub type Columns<'py> = (
     Bytes<'py>,
     Bytes<'py>,
     Bytes<'py>,
@@ -57,6 +58,22 @@ pub fn entries_decode(
         return Err(PyValueError::new_err(message));
     }
     let found = py.detach(|| entry::decode(rows, first)).map_err(|e| malformed(py, e))?;
+    packed(py, &found)
+}
+
+#[pyfunction]
+pub fn entries_salvage(
+    py: Python<'_>,
+    values: View,
+    value_ends: View,
+) -> PyResult<(Columns<'_>, Vec<(usize, String)>)> {
+    let (values, value_ends) = (values.bytes(), value_ends.column()?);
+    let rows = Rows::new(values, &value_ends).map_err(refused)?;
+    let (found, wrong) = py.detach(|| entry::read(rows));
+    Ok((packed(py, &found)?, wrong))
+}
+
+fn packed<'py>(py: Python<'py>, found: &entry::Columns) -> PyResult<Columns<'py>> {
     Ok((
         pack(py, &found.dtype)?,
         pack(py, &found.dim_ends)?,

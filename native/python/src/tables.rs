@@ -1,7 +1,7 @@
 //! Tables, their keys, and Snappy blocks.
 
 use ckptkit_codec::rows::{self, Column, Rows};
-use ckptkit_codec::{snappy, table};
+use ckptkit_codec::{hashed, snappy, table};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -59,6 +59,13 @@ pub fn keys_order(py: Python<'_>, keys: View, key_ends: View) -> PyResult<Bound<
 }
 
 #[pyfunction]
+pub fn keys_hashed(py: Python<'_>, keys: View, key_ends: View) -> PyResult<Bound<'_, PyBytes>> {
+    let (keys, key_ends) = (keys.bytes(), key_ends.column()?);
+    let order = py.detach(|| Rows::new(keys, &key_ends).map(hashed::order)).map_err(refused)?;
+    pack(py, &order)
+}
+
+#[pyfunction]
 #[pyo3(signature = (keys, key_ends, first=0))]
 pub fn names_decode<'py>(
     py: Python<'py>,
@@ -77,7 +84,8 @@ pub fn names_decode<'py>(
     PyList::new(py, names?)
 }
 
-fn name<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> {
+/// A name as text; odd bytes become lone surrogates.
+pub fn name<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> {
     if let Ok(text) = std::str::from_utf8(key) {
         return Ok(PyString::new(py, text));
     }
@@ -89,15 +97,26 @@ fn name<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> {
 pub fn names_encode<'py>(py: Python<'py>, names: &Bound<'py, PyList>) -> PyResult<Pair<'py>> {
     let mut column = Column::default();
     for item in names {
-        let text = item.cast_into::<PyString>()?;
-        if let Ok(plain) = text.to_str() {
-            column.push(plain.as_bytes());
-        } else {
-            let escaped = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
-            column.push(escaped.cast::<PyBytes>()?.as_bytes());
-        }
+        let Text(bytes) = item.extract()?;
+        column.push(&bytes);
     }
     pair(py, &column)
+}
+
+/// A `str` as bytes: the reverse of [`name`].
+pub struct Text(pub Vec<u8>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Text {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let text = object.cast::<PyString>()?;
+        if let Ok(plain) = text.to_str() {
+            return Ok(Self(plain.as_bytes().to_vec()));
+        }
+        let escaped = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
+        Ok(Self(escaped.cast::<PyBytes>()?.as_bytes().to_vec()))
+    }
 }
 
 #[pyfunction]

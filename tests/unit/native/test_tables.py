@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptkit import _native
-from tests.oracle import MalformedError, snappy
+from tests.oracle import MalformedError, hashed, snappy
 from tests.oracle import table as oracle
 from tests.oracle.varint import put_varint
 
@@ -250,3 +250,25 @@ def test_many_threads_decode_one_table() -> None:
         found = list(pool.map(lambda _: _native.table_decode(table, LIMIT), range(40)))
 
     assert all(one == expected for one in found)
+
+
+def hashed_order(keys: list[bytes]) -> list[bytes]:
+    """Return keys in the order of a hash map, natively."""
+    rows = struct.unpack(f"={len(keys)}q", _native.keys_hashed(*pack(keys)))
+    return [keys[row] for row in rows]
+
+
+@given(st.lists(st.binary(max_size=40), unique=True, max_size=70))
+def test_the_order_of_a_hash_map_equals_that_of_the_twin(keys: list[bytes]) -> None:
+    assert hashed_order(keys) == hashed.order(keys)
+
+
+@pytest.mark.parametrize("count", [0, 1, 13, 14, 29, 30, 59, 60, 1000, 5000])
+def test_a_hash_map_grows_as_the_twin_does(count: int) -> None:
+    keys = [f"layer_{number}/kernel".encode() for number in range(count)]
+    assert hashed_order(keys) == hashed.order(keys)
+
+
+def test_the_order_of_keys_that_are_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows end at 9"):
+        _native.keys_hashed(b"abc", struct.pack("=q", 9))
