@@ -46,7 +46,8 @@ class Columns:
         dims, dim_ends: int64, all dimensions in one run, and where each row's dimensions end.
         shard, offset, size: int32, int64, int64: where the bytes are.
         checksum: uint32 CRC-32C of the bytes of a row.
-        flags: uint8: bit ``SLICED`` for tensors that are stored in slices.
+        flags: uint8: bit ``SLICED`` for tensors that are stored in slices, ``UNSUMMED`` for rows
+            that have no checksum where others have.
         entries, entry_bounds: the index bytes of all rows in one run; int64, one more than there
             are rows: where each row's bytes begin, and where the last row's end.
         parts: For the rows that are tensors in slices: the box and the row of every slice.
@@ -58,6 +59,7 @@ class Columns:
     """
 
     SLICED: ClassVar = 1
+    UNSUMMED: ClassVar = 8
 
     dtype_names: Mapping[int, str] = field(default_factory=dict)
     files: Mapping[int, str] = field(default_factory=dict)
@@ -115,10 +117,14 @@ class Columns:
     def piece(self, row: int, box: Box) -> Piece:
         """Return the stored bytes of a row as a piece of a tensor."""
         extent = Extent(self.files[self.shard[row]], self.offset[row], self.size[row])
-        if not self.summed:
+        if not self.has_checksum(row):
             return Piece(box, extent, None, self.entry(row))
         checksum = Checksum(_algorithm(self.dtype_names.get(self.dtype[row])), self.checksum[row])
         return Piece(box, extent, checksum, self.entry(row))
+
+    def has_checksum(self, row: int) -> bool:
+        """Tell whether there is a checksum of the bytes of a row."""
+        return self.summed and not self.flags[row] & self.UNSUMMED
 
     def dead_bytes(self, stored: int) -> int:
         """Return how many bytes of the data files, which have ``stored``, belong to no tensor."""

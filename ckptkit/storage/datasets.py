@@ -19,24 +19,22 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ckptkit.errors import CkptError, ConflictError, CorruptError, UnsupportedError
-from ckptkit.storage.disk import File
+from ckptkit.errors import CkptError, CorruptError, UnsupportedError
 from ckptkit.storage.filters import KNOWN, SHUFFLE, unfilter
 from ckptkit.storage.hdf5 import undisturbed
+from ckptkit.storage.readonly import VirtualFile
+from ckptkit.storage.virtual import SEPARATOR, virtual_path
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterator, Sequence
+    from collections.abc import Buffer, Iterator
 
     import h5py
     from numpy.typing import NDArray
 
-    from ckptkit.storage.disk import Disk
+    from ckptkit.storage.disk import Disk, File
 
     Bytes = NDArray[np.uint8]
     Index = tuple[int, ...]
-
-SEPARATOR: Final = "\0"
-"""What no real path has."""
 
 MAX_CHUNK: Final = 1 << 30
 """Bytes of a decoded chunk; larger ones are refused."""
@@ -60,28 +58,18 @@ def dataset_path(file: str, start: int, length: int, dataset: str) -> str:
         length: Bytes of the HDF5 content.
         dataset: The path of the dataset in it; bytes that are no UTF-8 are kept as surrogates.
     """
-    return SEPARATOR.join((file, str(start), str(length), dataset))
+    return virtual_path(file, "hdf5", str(start), str(length), dataset)
 
 
-def is_dataset_path(path: str) -> bool:
-    """Tell whether a path is a virtual one."""
-    return SEPARATOR in path
-
-
-def real_path(path: str) -> str:
-    """Return the path of the file that a path, virtual or not, is about."""
-    return path.partition(SEPARATOR)[0]
-
-
-def open_dataset(disk: Disk, path: str) -> DatasetFile:
-    """Open a dataset by its virtual path, for reading.
+def open_dataset(disk: Disk, file: str, rest: str) -> DatasetFile:
+    """Open a dataset by the parts of its virtual path, for reading.
 
     Raises:
         CorruptError: The HDF5 content is damaged, or has no such dataset.
         UnsupportedError: It leads elsewhere, has a filter or a type that is not read, or chunks
             that are too large.
     """
-    file, start, length, dataset = path.split(SEPARATOR, 3)
+    start, length, dataset = rest.split(SEPARATOR, 2)
     return DatasetFile(disk, file, int(start), int(length), dataset)
 
 
@@ -162,7 +150,7 @@ _BIG: Final = threading.Lock()
 _NUMBERS: Final = itertools.count()
 
 
-class DatasetFile(File):
+class DatasetFile(VirtualFile):
     """One dataset as a file that is only read: dense, little-endian, in C order.
 
     Safe from many threads; the HDF5 library has a lock of its own.
@@ -176,7 +164,6 @@ class DatasetFile(File):
         "_filters",
         "_held",
         "_item",
-        "_name",
         "_nbytes",
         "_number",
         "_shape",
@@ -187,8 +174,7 @@ class DatasetFile(File):
 
     def __init__(self, disk: Disk, path: str, start: int, length: int, name: str) -> None:
         """Open it; use :func:`open_dataset`."""
-        super().__init__(disk, path, -1)
-        self._name = name
+        super().__init__(disk, path, name)
         self._number = next(_NUMBERS)
         self._fill: Bytes | None = None
         self._dataset: Any = None
@@ -205,7 +191,7 @@ class DatasetFile(File):
     def _open(self) -> None:
         from h5py import h5d
 
-        dataset = _find(self._window, self._name)
+        dataset = _find(self._window, self._tensor)
         if not isinstance(dataset, h5d.DatasetID):
             self._corrupt("this is no dataset")
         recipe = dataset.get_create_plist()
@@ -248,9 +234,7 @@ class DatasetFile(File):
         if not len(out):
             return
         item, end = self._item, offset + len(out)
-        if offset < 0 or end > self.size:
-            msg = f"the dataset ends at byte {self.size}; bytes {offset} to {end} were asked for"
-            raise ConflictError(msg, path=self.path, tensor=self._name)
+        self._check_range(offset, end)
         low, high = -(-offset // item) * item, end // item * item
         if low > high:
             out[:] = self._element(high // item)[offset - high : end - high]
@@ -260,30 +244,6 @@ class DatasetFile(File):
         self._read_elements(out[low - offset : high - offset], low // item)
         if high < end:
             out[high - offset :] = self._element(high // item)[: end - high]
-
-    def read_runs(self, width: int, offsets: Sequence[int]) -> bytearray:
-        """Return runs of ``width`` bytes each, joined, from these byte offsets."""
-        found = bytearray(width * len(offsets))
-        view = memoryview(found)
-        for at, offset in enumerate(offsets):
-            self.read_into(view[at * width : (at + 1) * width], offset)
-        return found
-
-    def write(self, buffer: Buffer, offset: int) -> None:  # noqa: ARG002  the signature of a file
-        """Refuse: this is only read."""
-        self._read_only()
-
-    def write_runs(self, width: int, offsets: Sequence[int], joined: Buffer) -> None:  # noqa: ARG002
-        """Refuse: this is only read."""
-        self._read_only()
-
-    def copy_from(self, source: File, source_offset: int, offset: int, length: int) -> None:  # noqa: ARG002
-        """Refuse: this is only read."""
-        self._read_only()
-
-    def resize(self, length: int) -> None:  # noqa: ARG002
-        """Refuse: this is only read."""
-        self._read_only()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -433,16 +393,9 @@ class DatasetFile(File):
         if failed is not None:
             raise failed
 
-    def _corrupt(self, message: str) -> NoReturn:
-        raise CorruptError(message, path=self.path, tensor=self._name)
-
     def _refuse(self, what: str) -> NoReturn:
         msg = f"{what} cannot be read"
-        raise UnsupportedError(msg, path=self.path, tensor=self._name)
-
-    def _read_only(self) -> NoReturn:
-        msg = "this dataset is no byte range of its file, so that it cannot be written in place"
-        raise UnsupportedError(msg, path=self.path, tensor=self._name)
+        raise UnsupportedError(msg, path=self.path, tensor=self._tensor)
 
 
 _OPEN: Final[WeakSet[DatasetFile]] = WeakSet()

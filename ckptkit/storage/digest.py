@@ -94,7 +94,7 @@ class _Strings:
 
     def value(self) -> int:
         if self._in_header or self._bytes_left:
-            msg = "the tensor ends before its strings do"
+            msg = "the tensor ends before its strings do; TensorFlow reads on, or crashes"
             raise CorruptError(msg)
         return self._crc
 
@@ -107,7 +107,10 @@ class _Strings:
                     view, self._lengths_left, self._crc, self._big_endian
                 )
             except _native.DecodeError as error:
-                raise CorruptError(error.message, offset=self._position + error.offset) from None
+                message = error.message
+                if "2^63" in message:
+                    message = f"{message}; TensorFlow crashes on this"
+                raise CorruptError(message, offset=self._position + error.offset) from None
             self._lengths_left -= parsed
             self._bytes_left += payload
         rest = view[used:]
@@ -161,7 +164,7 @@ class _Variants:
 
     def value(self) -> int:
         if self._elements_left or self._in_element or self._held:
-            msg = "the tensor ends before its variants do"
+            msg = "the tensor ends before its variants do; TensorFlow reads on, or crashes"
             raise CorruptError(msg)
         return self._crc
 
@@ -188,7 +191,7 @@ class _Variants:
             raise CorruptError(msg, offset=self._position)
         length = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(data[: end + 1]))
         if length >> 63:
-            msg = f"a variant of {length} bytes"
+            msg = f"a variant of {length} bytes; TensorFlow crashes on this"
             raise CorruptError(msg, offset=self._position)
         self._crc = _native.crc32c(length.to_bytes(8, "little"), self._crc)
         self._bytes_left = length

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import itertools
 import os
 import threading
@@ -17,11 +18,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ckptkit.errors import ConflictError
 from ckptkit.storage.sidecar import unfinished
+from ckptkit.storage.virtual import is_virtual, open_virtual, stamp_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterator, Sequence
     from types import TracebackType
+    from typing import Concatenate, ParamSpec, TypeVar
 
+    P = ParamSpec("P")
+    Result = TypeVar("Result")
     Writes = Callable[[], Sequence[tuple[int, bytes]]]
 
 
@@ -67,8 +72,28 @@ class Stamp(NamedTuple):
 
 def stamp(path: str) -> Stamp:
     """Return path, length in bytes, and time of change in nanoseconds of a file."""
+    known = stamp_virtual(path) if is_virtual(path) else None
+    if known is not None:
+        return known
     found = os.stat(path)
     return Stamp(path, found.st_size, found.st_mtime_ns)
+
+
+def _named(
+    call: Callable[Concatenate[File, P], Result],
+) -> Callable[Concatenate[File, P], Result]:
+    """Have an error of the system say which file it is about: calls by descriptor do not."""
+
+    @functools.wraps(call)
+    def named(file: File, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        try:
+            return call(file, *args, **kwargs)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = file.path
+            raise
+
+    return named
 
 
 class File:
@@ -87,6 +112,7 @@ class File:
         """Length in bytes."""
         return os.fstat(self.fd).st_size
 
+    @_named
     def read_into(self, buffer: Buffer, offset: int) -> None:
         """Fill a buffer from a byte offset.
 
@@ -103,6 +129,11 @@ class File:
             done += got
         self._disk.count(read=done)
 
+    @_named
+    def fill(self, buffer: bytearray, offset: int) -> bool:
+        """Fill a small buffer with a single call, and tell whether that did; it is not counted."""
+        return os.preadv(self.fd, [buffer], offset) == len(buffer)
+
     def read(self, offset: int, length: int) -> bytearray:
         """Return a byte range.
 
@@ -113,6 +144,7 @@ class File:
         self.read_into(buffer, offset)
         return buffer
 
+    @_named
     def write(self, buffer: Buffer, offset: int) -> None:
         """Write a whole buffer at a byte offset."""
         view = memoryview(buffer).cast("B")
@@ -122,6 +154,7 @@ class File:
             done += os.pwrite(self.fd, view[done : done + WRITE], offset + done)
         self._disk.count(written=done)
 
+    @_named
     def read_runs(self, width: int, offsets: Sequence[int]) -> bytearray:
         """Return runs of ``width`` bytes each, joined, from these byte offsets.
 
@@ -137,6 +170,7 @@ class File:
             self._disk.count(read=len(found))
         return found
 
+    @_named
     def write_runs(self, width: int, offsets: Sequence[int], joined: Buffer) -> None:
         """Write runs of ``width`` bytes each, given joined, at these byte offsets."""
         view = memoryview(joined).cast("B")
@@ -169,11 +203,18 @@ class File:
             self.path,
             writes=lambda: [(offset, os.pread(source.fd, length, source_offset))],
         )
+        try:
+            self._copy_all(source, source_offset, offset, length)
+        except OSError as error:
+            error.filename, error.filename2 = source.path, self.path
+            raise
+        self._disk.count(copied=length)
+
+    def _copy_all(self, source: File, source_offset: int, offset: int, length: int) -> None:
         if length and not _clone(source.fd, source_offset, self.fd, offset, length):
             done = 0
             while done < length:
                 done += self._copy_some(source, source_offset + done, offset + done, length - done)
-        self._disk.count(copied=length)
 
     def _copy_some(self, source: File, source_offset: int, offset: int, length: int) -> int:
         """Copy at least one byte, and say how many."""
@@ -191,6 +232,7 @@ class File:
             raise ConflictError(msg, path=source.path, offset=source_offset)
         return moved
 
+    @_named
     def resize(self, length: int) -> None:
         """Set the length in bytes."""
         self._disk.about_to("resize", self.path, length=length)
@@ -203,11 +245,13 @@ class File:
             os.fchown(self.fd, found.st_uid, found.st_gid)
         os.fchmod(self.fd, found.st_mode & 0o7777)
 
+    @_named
     def sync(self) -> None:
         """Return when contents and length are on the device."""
         self._disk.about_to("sync", self.path)
         os.fsync(self.fd)
 
+    @_named
     def settle(self, *, forget: bool) -> None:
         """Have the device write what it was given so far.
 
@@ -396,10 +440,8 @@ class Sources:
             return found
 
     def _open(self, path: str) -> File:
-        if "\0" in path:
-            from ckptkit.storage.datasets import open_dataset
-
-            return open_dataset(self.disk, path)
+        if is_virtual(path):
+            return open_virtual(self.disk, path)
         return self.shared(path, os.open(path, self._flags))
 
     def shared(self, path: str, fd: int) -> SharedFile:

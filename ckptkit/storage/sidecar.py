@@ -106,9 +106,15 @@ class Lock:
     means nothing by itself, so that it need not go through the disk, nor outlive a crash.
     """
 
-    def __init__(self, path: str) -> None:
-        """Name the lock of the checkpoint at ``path``; nothing is taken yet."""
+    def __init__(self, path: str, *, wait: bool = False) -> None:
+        """Name the lock of the checkpoint at ``path``; nothing is taken yet.
+
+        Args:
+            path: The checkpoint, or another file that one process at a time may change.
+            wait: Until whoever has it gives it back, rather than give up; for what takes no time.
+        """
         self._checkpoint = path
+        self._command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         self._path = sidecar(path, LOCK)
         self._fd = -1
 
@@ -121,7 +127,7 @@ class Lock:
         while True:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
+                fcntl.fcntl(fd, self._command, _request(fcntl.F_WRLCK))
             except OSError as error:
                 os.close(fd)
                 if error.errno not in _HELD:

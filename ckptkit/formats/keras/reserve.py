@@ -18,7 +18,7 @@ from ckptkit.formats.keras.package import opened
 from ckptkit.formats.keras.paths import MAP
 from ckptkit.formats.keras.scan import CODES, merged
 from ckptkit.placement import Layout
-from ckptkit.storage.datasets import is_dataset_path
+from ckptkit.storage.virtual import is_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ class Request:
     def indirect(self) -> NDArray[np.bool_]:
         """Tell which items are, or were, no single run of bytes."""
         columns = self.before.columns
-        numbers = [at for at, path in columns.files.items() if is_dataset_path(path)]
+        numbers = [at for at, path in columns.files.items() if is_virtual(path)]
         shard = np.asarray(columns.shard)
         known = self.items.row >= 0
         found = np.zeros(len(known), bool)
@@ -125,6 +125,10 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
     """
     from ckptkit.formats.keras import mirror, rebuild
 
+    cut = next((name for name, tensor in after.single.items() if len(tensor.boxes) > 1), None)
+    if cut is not None:
+        msg = f"a Keras file holds tensors in one piece, and {cut!r} is to be in slices"
+        raise EditError(msg, path=target.path, tensor=cut)
     items = Items(after, HOLDS)
     with ExitStack() as stack:
         package = None if source is None else stack.enter_context(opened(source))

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from ckptkit.errors import ConflictError, CorruptError, UnsupportedError
 from ckptkit.storage import datasets, filters
-from ckptkit.storage.datasets import boxes, dataset_path, is_dataset_path, open_dataset
+from ckptkit.storage.datasets import boxes, dataset_path
 from ckptkit.storage.disk import Disk, Sources
+from ckptkit.storage.virtual import is_virtual, open_virtual
 
 BEFORE = 1237
 """Bytes before the HDF5 content, as in a zip."""
@@ -53,7 +54,7 @@ def little(values):
 
 
 def whole(path):
-    file = open_dataset(Disk(), path)
+    file = open_virtual(Disk(), path)
     return bytes(file.read(0, file.size))
 
 
@@ -155,7 +156,7 @@ def test_any_range_is_that_of_the_whole(shelf, data):
     expected = shelf[path]
     low = data.draw(st.integers(0, len(expected)))
     length = data.draw(st.integers(0, len(expected) - low))
-    file = open_dataset(Disk(), path)
+    file = open_virtual(Disk(), path)
     assert file.size == len(expected)
     assert file.read(low, length) == expected[low : low + length]
     width = data.draw(st.integers(1, 20))
@@ -185,7 +186,7 @@ def test_boxes_tile_a_run_in_order(shape, data):
 def test_what_is_read_is_counted(tmp_path):
     values = np.zeros((1000, 100))
     disk = Disk()
-    file = open_dataset(disk, written(tmp_path, values, chunks=(10, 100), compression="gzip"))
+    file = open_virtual(disk, written(tmp_path, values, chunks=(10, 100), compression="gzip"))
     before = disk.traffic.read
     assert before > 0
     file.read(0, 8000)
@@ -195,8 +196,8 @@ def test_what_is_read_is_counted(tmp_path):
 
 def test_sources_open_a_dataset_by_its_path(tmp_path):
     path = written(tmp_path, VALUES.astype(">f4"), chunks=(4, 3, 2))
-    assert is_dataset_path(path)
-    assert not is_dataset_path(str(tmp_path / "weights"))
+    assert is_virtual(path)
+    assert not is_virtual(str(tmp_path / "weights"))
     sources = Sources()
     file = sources.file(path)
     assert sources.file(path) is file
@@ -212,7 +213,7 @@ def test_sources_open_a_dataset_by_its_path(tmp_path):
 def test_a_dataset_is_copied_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr("ckptkit.storage.disk.COPY_BLOCK", 111)
     expected = little(VALUES.astype(">f4"))
-    file = open_dataset(Disk(), written(tmp_path, VALUES.astype(">f4"), chunks=(4, 3, 2)))
+    file = open_virtual(Disk(), written(tmp_path, VALUES.astype(">f4"), chunks=(4, 3, 2)))
     disk = Disk()
     with disk.create(str(tmp_path / "copy")) as target:
         target.copy_from(file, 5, 3, 1000)
@@ -238,10 +239,10 @@ def test_many_threads_read_one_dataset(tmp_path, monkeypatch, eager_collector):
     monkeypatch.setattr(datasets, "ALONE", 700)
     values = np.arange(40 * 50, dtype=">f8").reshape(40, 50)
     expected = little(values)
-    small = open_dataset(Disk(), written(tmp_path, values, chunks=(7, 9), compression="gzip"))
+    small = open_virtual(Disk(), written(tmp_path, values, chunks=(7, 9), compression="gzip"))
     (tmp_path / "other").mkdir()
     path = written(tmp_path / "other", values, chunks=(20, 25), compression="gzip")
-    large = open_dataset(Disk(), path)
+    large = open_virtual(Disk(), path)
     wrong = []
 
     def use(seed):
@@ -264,7 +265,7 @@ def test_decoded_chunks_are_bounded_together(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "CACHE", 5000)
     values = np.arange(200 * 50, dtype="<f8").reshape(200, 50)
     path = written(tmp_path, values, chunks=(2, 50), compression="gzip")
-    files = [open_dataset(Disk(), path) for _ in range(3)]
+    files = [open_virtual(Disk(), path) for _ in range(3)]
     for file in files:
         assert file.read(0, file.size) == values.tobytes()
         assert 0 < datasets._CACHE._nbytes <= 5000
@@ -276,7 +277,7 @@ def test_decoded_chunks_are_bounded_together(tmp_path, monkeypatch):
 
 def test_a_chunk_is_decoded_once_for_neighbouring_reads(tmp_path, monkeypatch):
     values = np.arange(64 * 64, dtype="<f4").reshape(64, 64)
-    file = open_dataset(Disk(), written(tmp_path, values, chunks=(16, 16), compression="gzip"))
+    file = open_virtual(Disk(), written(tmp_path, values, chunks=(16, 16), compression="gzip"))
     decoded = []
 
     def note(*given):
@@ -294,7 +295,7 @@ def test_a_chunk_is_decoded_once_for_neighbouring_reads(tmp_path, monkeypatch):
 
 def stored_chunk(path, origin):
     """Return where in the file a chunk is."""
-    name, start, length, dataset = path.split("\0")
+    name, _, start, length, dataset = path.split("\0")
     with open(name, "rb") as file:
         file.seek(int(start))
         with h5py.File(io.BytesIO(file.read(int(length))), "r") as opened:
@@ -318,7 +319,7 @@ def test_damage_names_dataset_and_chunk(tmp_path, stored):
     values = VALUES.astype("<f4")
     path = written(tmp_path, values, **STORED[stored])
     damage(path, (0, 0, 0), lambda old: old[:8] + bytes(b ^ 0x55 for b in old[8:]))
-    file = open_dataset(Disk(), path)
+    file = open_virtual(Disk(), path)
     with pytest.raises(CorruptError, match=r"chunk at \[0, 0, 0\]") as caught:
         file.read(0, 4)
     assert (caught.value.path, caught.value.tensor) == (str(tmp_path / "weights"), "a/b")
@@ -345,20 +346,20 @@ def test_a_chunk_that_ends_early_is_damaged(tmp_path):
 
 def test_a_file_that_ends_is_told_as_that(tmp_path):
     path = written(tmp_path, VALUES.astype("<f4"), **STORED["gzip"])
-    file = open_dataset(Disk(), path)
+    file = open_virtual(Disk(), path)
     os.truncate(tmp_path / "weights", BEFORE + 100)
     with pytest.raises(ConflictError, match="the file ends here"):
         file.read(0, file.size)
 
 
 def test_bytes_beyond_the_end_are_refused(tmp_path):
-    file = open_dataset(Disk(), written(tmp_path, VALUES.astype("<f4"), **STORED["gzip"]))
-    with pytest.raises(ConflictError, match="the dataset ends at byte 1820"):
+    file = open_virtual(Disk(), written(tmp_path, VALUES.astype("<f4"), **STORED["gzip"]))
+    with pytest.raises(ConflictError, match="the tensor ends at byte 1820"):
         file.read(1800, 21)
 
 
 def test_a_device_that_fails_is_told_as_that(tmp_path, monkeypatch):
-    file = open_dataset(Disk(), written(tmp_path, VALUES.astype("<f4"), **STORED["gzip"]))
+    file = open_virtual(Disk(), written(tmp_path, VALUES.astype("<f4"), **STORED["gzip"]))
 
     def fail(*_):
         raise OSError(5, "broken")
@@ -372,16 +373,16 @@ def test_content_that_is_none_is_damaged(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(5000))
     with pytest.raises(CorruptError, match="damaged"):
-        open_dataset(Disk(), dataset_path(str(path), 0, 5008, "a/b"))
+        open_virtual(Disk(), dataset_path(str(path), 0, 5008, "a/b"))
     with pytest.raises(FileNotFoundError):
-        open_dataset(Disk(), dataset_path(str(tmp_path / "none"), 0, 5008, "a/b"))
+        open_virtual(Disk(), dataset_path(str(tmp_path / "none"), 0, 5008, "a/b"))
 
 
 @pytest.mark.parametrize("name", ["a", "a/c", "a/b/c", "", "a//b"])
 def test_a_name_that_is_no_dataset_is_told(tmp_path, name):
     held = content(lambda f: f.create_dataset("a/b", data=VALUES))
     with pytest.raises(CorruptError) as caught:
-        open_dataset(Disk(), virtual(tmp_path, held, name))
+        open_virtual(Disk(), virtual(tmp_path, held, name))
     assert caught.value.tensor == name
 
 
@@ -438,16 +439,16 @@ REFUSED = {
 def test_what_is_not_read_is_refused(tmp_path, what):
     write, reason = REFUSED[what]
     with pytest.raises(UnsupportedError, match=reason) as caught:
-        open_dataset(Disk(), virtual(tmp_path, content(write)))
+        open_virtual(Disk(), virtual(tmp_path, content(write)))
     assert caught.value.tensor == "a/b"
 
 
 def test_a_process_ends_well_with_a_dataset_open(tmp_path):
     path = written(tmp_path, VALUES.astype(">f4"), **STORED["gzip"])
     program = (
-        "import sys; from ckptkit.storage.datasets import open_dataset;"
+        "import sys; from ckptkit.storage.virtual import open_virtual;"
         "from ckptkit.storage.disk import Disk, Sources;"
-        f"kept = open_dataset(Disk(), {path!r}); kept.read(0, 8);"
+        f"kept = open_virtual(Disk(), {path!r}); kept.read(0, 8);"
         f"sources = Sources(); sources.file({path!r}).read(0, 8)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -457,9 +458,9 @@ def test_a_process_ends_well_while_a_thread_holds_one_open(tmp_path):
     path = written(tmp_path, VALUES, chunks=(4, 3, 2))
     program = (
         "import threading\n"
-        "from ckptkit.storage.datasets import open_dataset\n"
+        "from ckptkit.storage.virtual import open_virtual\n"
         "from ckptkit.storage.disk import Disk\n"
-        f"kept = open_dataset(Disk(), {path!r})\n"
+        f"kept = open_virtual(Disk(), {path!r})\n"
         "kept.read(0, 8)\n"
         "never = threading.Event()\n"
         "wait = lambda kept: never.wait()\n"

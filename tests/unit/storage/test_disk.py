@@ -180,3 +180,24 @@ def test_what_appeared_meanwhile_stays_and_nothing_joins_it(tmp_path):
             staging.publish()
     assert os.listdir(tmp_path) == ["m.index"]
     assert (tmp_path / "m.index").read_text() == "somebody's"
+
+
+def test_errors_of_the_system_say_which_file_they_are_about(disk, tmp_path):
+    """Calls by descriptor know of no name, and leave whoever reads the message to guess."""
+    (tmp_path / "source").write_bytes(bytes(10))
+    full = module.File(disk, "/dev/full", os.open("/dev/full", os.O_RDWR))
+    with full, disk.open(str(tmp_path / "source")) as source:
+        for call in (
+            lambda: full.write(b"x", 0),
+            lambda: full.write_runs(1, [0, 1], b"xy"),
+            lambda: full.resize(5),
+        ):
+            with pytest.raises(OSError, match="/dev/full") as caught:
+                call()
+            assert caught.value.filename == "/dev/full"
+        with pytest.raises(OSError, match="source") as caught:
+            full.copy_from(source, 0, 0, 10)
+        assert caught.value.filename2 == "/dev/full"
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        full.read(0, 1)
+    assert caught.value.filename == "/dev/full"
