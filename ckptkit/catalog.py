@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.bulk import Int64s
+    from ckptkit.structure import Structure
 
 _T = TypeVar("_T")
 
@@ -106,6 +107,7 @@ class Catalog(Mapping[str, Tensor]):
         attachments: Bytes of the index that are about no single tensor, by role.
         others: Further checkpoints that edits may read from, by the name that is bound to them.
         held: What has to live as long as the catalog does, such as a file that was unpacked.
+        structure: What the checkpoint says of objects that hold the tensors, if it does.
     """
 
     __slots__ = (
@@ -118,6 +120,7 @@ class Catalog(Mapping[str, Tensor]):
         "others",
         "rows",
         "single",
+        "structure",
     )
 
     def __init__(
@@ -138,6 +141,7 @@ class Catalog(Mapping[str, Tensor]):
         self.attachments: Mapping[str, bytes] = attachments or {}
         self.others: Mapping[str, Catalog] = {}
         self.held: object = None
+        self.structure: Structure | None = None
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Catalog:
@@ -357,6 +361,7 @@ class Catalog(Mapping[str, Tensor]):
             self.bulk if bulk is None else bulk,
         )
         result.others, result.held = self.others, self.held
+        result.structure = self.structure
         if names is None and "_position" in self.__dict__:
             result.__dict__["_position"] = self._position
         return result
@@ -365,6 +370,12 @@ class Catalog(Mapping[str, Tensor]):
         """Return a catalog in which some attachments are others."""
         result = self.replace()
         result.attachments = {**self.attachments, **attachments}
+        return result
+
+    def with_structure(self, structure: Structure | None) -> Catalog:
+        """Return the catalog with what is said of objects."""
+        result = self.replace()
+        result.structure = structure
         return result
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Catalog:

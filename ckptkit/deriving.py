@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from ckptkit.bulk import Bulk, as_int64s
 from ckptkit.errors import EditError
-from ckptkit.globs import LABEL, is_glob, no_match, places, select_groups
+from ckptkit.globs import PREFIXES, is_glob, no_match, places, select_groups
 from ckptkit.lowering import KindError, is_number
 from ckptkit.model import DTYPES, TensorSpec
+from ckptkit.sizes import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -232,10 +233,9 @@ def _passed_over(shown: Mapping[str, str], count: int, dtypes: Collection[str]) 
         why = "not floating point"
     else:
         why = "not of a kind that it takes"
-    more = f" and {count - len(shown)} more" if count > len(shown) else ""
-    noun = "1 tensor that is" if count == 1 else f"{count} tensors that are"
-    listed = ", ".join(f"{name} ({dtype})" for name, dtype in shown.items())
-    return f"passed over {noun} {why}: {listed}{more}"
+    names = listed((f"{name} ({dtype})" for name, dtype in shown.items()), count)
+    are = "is" if count == 1 else "are"
+    return f"passed over {counted(count, 'tensor')} that {are} {why}: {names}"
 
 
 def derive_each(
@@ -279,7 +279,7 @@ def bound(catalog: Catalog, name: str) -> tuple[Catalog | None, str]:
         EditError: Neither is there a tensor with that colon in its name, nor such a checkpoint.
     """
     prefix, colon, inner = name.partition(":")
-    if not colon or name in catalog or name.startswith(LABEL):
+    if not colon or name in catalog or name.startswith(PREFIXES):
         return None, name
     if prefix in catalog.others:
         return catalog.others[prefix], inner
@@ -300,7 +300,7 @@ def tensor_of(catalog: Catalog, name: str) -> Tensor:
     origin = catalog if other is None else other
     if inner in origin:
         return origin[inner]
-    if inner.startswith(LABEL) and not is_glob(inner):
+    if inner.startswith(PREFIXES) and not is_glob(inner):
         return origin.tensor_at(places(origin, inner)[0])
     raise no_match(origin, inner)
 

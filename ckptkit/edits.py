@@ -6,19 +6,16 @@ stay rows of the columns, so that a million names are renamed or dropped without
 
 from __future__ import annotations
 
-import re
-import warnings
 from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, get_args
 
 from ckptkit.binding import Scope, filled, is_template, reshaped
-from ckptkit.deriving import Change, bound, derive, derive_each, tensor_of
+from ckptkit.deriving import Change, derive, derive_each, tensor_of
 from ckptkit.errors import EditError
 from ckptkit.expressions import Apply, Convert, Current, Other, inputs
-from ckptkit.globs import is_glob, quoted, select, select_groups
+from ckptkit.globs import is_glob, quoted
 from ckptkit.kernels import (
     Constant,
     Expression,
@@ -255,188 +252,6 @@ class Map:
             return tensor.derive(kernel, (tensor, *parents), spec=spec)
 
         return derive_each(catalog, self.glob, make)
-
-
-def _compiled(pattern: str, template: str) -> re.Pattern[str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compiled = re.compile(pattern)
-            compiled.sub(template, "")
-    except (re.error, IndexError, OverflowError, RecursionError) as error:
-        msg = f"not a regular expression with its template: {error}"
-        raise EditError(msg) from None
-    return compiled
-
-
-def _filler(compiled: re.Pattern[str], template: str) -> str | Callable[[re.Match[str]], str]:
-    """Compile a template: before Python 3.12, ``re`` itself expands it anew for every name."""
-    parts = re.split(r"\\(?:([1-9])(?![0-9])|g<(\w+)>)", template)
-    literals = parts[::3]
-    references = [one or other for one, other in zip(parts[1::3], parts[2::3], strict=True)]
-    places = [compiled.groupindex.get(name) or int(name) for name in references]
-    if not places or 0 in places or any("\\" in literal for literal in literals):
-        return template
-    chosen = itemgetter(*(place - 1 for place in places))
-    form = "%s".join(literal.replace("%", "%%") for literal in literals)
-    return lambda match: form % chosen(match.groups(""))
-
-
-@dataclass(frozen=True)
-class Rename:
-    r"""``rename REGEX -> TEMPLATE``: what the expression finds in a name becomes the template.
-
-    Attributes:
-        pattern: A regular expression of Python, found anywhere in a name.
-        template: What goes there; ``\1`` and ``\g<name>`` are groups.
-    """
-
-    pattern: str
-    template: str
-
-    def __post_init__(self) -> None:
-        """Refuse what does not compile."""
-        _compiled(self.pattern, self.template)
-
-    def __str__(self) -> str:
-        """Return the statement."""
-        return f"rename {_side(self.pattern)} -> {_side(self.template)}"
-
-    def apply(self, catalog: Catalog) -> Change:
-        """Give the names; rows and tensors stay as they are."""
-        compiled = _compiled(self.pattern, self.template)
-        old, sub, fill = catalog.names, compiled.sub, _filler(compiled, self.template)
-        names = [sub(fill, name) for name in old]
-        pairs = [(a, b) for a, b in zip(old, names, strict=True) if a != b]
-        if not pairs:
-            found = any(map(compiled.search, old))
-            why = "matches, but every name stays as it is" if found else "matches no name"
-            msg = f"{self.pattern!r} {why}"
-            raise EditError(msg)
-        _check_names(old, names)
-        single = dict(catalog.single)
-        if single:
-            moved = [(b, single.pop(a)) for a, b in pairs if a in single]
-            single.update(moved)
-        result = catalog.replace(names=names, single=single)
-        return Change(result, tuple(b for _, b in pairs))
-
-
-def _check_names(old: Sequence[str], new: Sequence[str]) -> None:
-    if "" in (unique := set(new)):
-        name = old[new.index("")]
-        msg = f"{name!r} would have no name left"
-        raise EditError(msg, tensor=name)
-    if len(unique) == len(new):
-        return
-    owner: dict[str, str] = {}
-    for before, after in zip(old, new, strict=True):
-        first = owner.setdefault(after, before)
-        if first != before:
-            msg = f"{first!r} and {before!r} would both become {after!r}"
-            raise EditError(msg, tensor=before)
-
-
-def _side(text: str) -> str:
-    bare = text and text == text.strip() and not text.startswith('"') and "->" not in text
-    return text if bare else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _restrict(catalog: Catalog, glob: str, *, keep: bool) -> Change:
-    chosen = set(select(catalog, glob))
-    mask = [(name in chosen) is keep for name in catalog.names]
-    gone = tuple(name for name, kept in zip(catalog.names, mask, strict=True) if not kept)
-    return Change(catalog.kept(mask), gone)
-
-
-@dataclass(frozen=True)
-class Drop:
-    """``drop GLOB``: leave tensors out."""
-
-    glob: str
-
-    def __str__(self) -> str:
-        """Return the statement."""
-        return f"drop {quoted(self.glob)}"
-
-    def apply(self, catalog: Catalog) -> Change:
-        """Leave out what matches."""
-        return _restrict(catalog, self.glob, keep=False)
-
-
-@dataclass(frozen=True)
-class Keep:
-    """``keep GLOB``: leave out all tensors but these."""
-
-    glob: str
-
-    def __str__(self) -> str:
-        """Return the statement."""
-        return f"keep {quoted(self.glob)}"
-
-    def apply(self, catalog: Catalog) -> Change:
-        """Leave out what does not match."""
-        return _restrict(catalog, self.glob, keep=True)
-
-
-@dataclass(frozen=True)
-class Copy:
-    """``copy NAME -> NAME``: the same tensor under one more name, also from another checkpoint.
-
-    Attributes:
-        source: A name or a glob, behind ``NAME:`` of the checkpoint that is bound to that name.
-        target: The further name; ``{1}`` is what a group of the glob stands for.
-    """
-
-    source: str
-    target: str
-
-    def __str__(self) -> str:
-        """Return the statement."""
-        return f"copy {quoted(self.source)} -> {quoted(self.target)}"
-
-    def apply(self, catalog: Catalog) -> Change:
-        """Add names for the stored bytes, or for the tensors that edits made."""
-        other, source = bound(catalog, self.source)
-        origin = catalog if other is None else other
-        made = {
-            filled(self.target, groups) if is_template(self.target) else self.target: name
-            for name, groups in select_groups(origin, source)
-        }
-        count = sum(1 for _ in select_groups(origin, source))
-        if len(made) < count:
-            msg = f"{count} tensors would all be named {self.target!r}: write {{1}} for a group"
-            raise EditError(msg)
-        for target in made:
-            if target in catalog or not target:
-                msg = f"there is a tensor {target!r} already" if target else "no name given"
-                raise EditError(msg, tensor=target)
-        single, rows = dict(catalog.single), [*catalog.rows]
-        places: list[int | None] = []
-        for target, name in made.items():
-            if other is not None:
-                single[target] = _carried(other, name)
-                rows.append(-1)
-                places.append(None)
-                continue
-            at = catalog.position(name)
-            if name in single:
-                single[target] = single[name]
-            rows.append(catalog.rows[at])
-            places.append(at)
-        bulk = catalog.bulk and catalog.bulk.followed_by(places)
-        names = [*catalog.names, *made]
-        result = catalog.replace(names=names, rows=rows, single=single, bulk=bulk)
-        return Change(result, tuple(made))
-
-
-def _carried(other: Catalog, name: str) -> Tensor:
-    """Return a tensor of another checkpoint, to be stored as one piece."""
-    tensor = other[name]
-    if not is_number(tensor.spec.dtype):
-        msg = f"{name!r} ({tensor.spec}): only numbers are copied from another checkpoint"
-        raise EditError(msg, tensor=name)
-    return Tensor(tensor.spec, Derived(Expression(Current(), tensor.spec.dtype), (tensor,)))
 
 
 @dataclass(frozen=True)

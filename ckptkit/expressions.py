@@ -72,8 +72,8 @@ OPS: Final[Mapping[str, Op]] = {
     "isnan": Op(1, "f", "bool", True, "is NaN"),
     "isinf": Op(1, "f", "bool", True, "is infinite"),
     "isfinite": Op(1, "f", "bool", True, "is neither infinite nor NaN"),
-    "zeros": Op(0, "i", "same", True, "0 everywhere"),
-    "ones": Op(0, "i", "same", True, "1 everywhere"),
+    "zeros": Op(0, "i", "same", True, "0 everywhere; shape=[2, 3] is for new tensors"),
+    "ones": Op(0, "i", "same", True, "1 everywhere, likewise"),
 }
 """Every operation; the language, its reference and the backends follow from this table."""
 

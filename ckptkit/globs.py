@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from ckptkit.errors import EditError, TensorNotFoundError
+from ckptkit.errors import CkptError, EditError, TensorNotFoundError
+from ckptkit.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,13 @@ EVERYTHING: Final = "**"
 
 LABEL: Final = "layer:"
 """What a target begins with that is about labels, ``LAYER/WEIGHT``, and not about names."""
+
+
+OBJECT: Final = "graph:"
+"""What a target begins with that is a path of objects, or a glob of such, and not a name."""
+
+PREFIXES: Final = (LABEL, OBJECT)
+"""What a target begins with that is no name."""
 
 
 @lru_cache(maxsize=256)
@@ -66,6 +74,8 @@ def places(catalog: Catalog, target: str) -> Sequence[int]:
     Raises:
         EditError: There is none.
     """
+    if target.startswith(OBJECT) and target not in catalog:
+        return _of_objects(catalog, target)
     listed, sought = _listed(catalog, target)
     if not is_glob(sought):
         found: Sequence[int] = [at for at, text in enumerate(listed or ()) if text == sought]
@@ -80,6 +90,48 @@ def places(catalog: Catalog, target: str) -> Sequence[int]:
     if not found:
         raise no_match(catalog, target)
     return found
+
+
+def _of_objects(catalog: Catalog, target: str) -> Sequence[int]:
+    """Return the positions of the tensors of objects, at least one.
+
+    Raises:
+        EditError: There is none, or the checkpoint says nothing of objects.
+    """
+    if catalog.structure is None:
+        msg = f"{target!r}: this checkpoint says nothing of objects; use the names that ls lists"
+        raise EditError(msg, tensor=target)
+    found = catalog.structure.places(catalog, target[len(OBJECT) :])
+    if not found:
+        msg = f"no object with a tensor is at {target!r}{_below(catalog, target)}"
+        raise EditError(msg, tensor=target)
+    return found
+
+
+def _below(catalog: Catalog, target: str) -> str:
+    """Return where there are tensors, if not at the path of an object."""
+    deeper = f"{target}/**" if target != OBJECT else f"{OBJECT}**"
+    known = catalog.structure
+    count = (
+        0 if known is None or is_glob(target) else len(known.places(catalog, deeper[len(OBJECT) :]))
+    )
+    if not count:
+        return "; ls --graph shows the tree"
+    return f"; below it {'is' if count == 1 else 'are'} {counted(count, 'tensor')}: {deeper}"
+
+
+def named(catalog: Catalog, name: str) -> str:
+    """Return the name that a new tensor has, which may be given by the path of an object.
+
+    Raises:
+        EditError: The checkpoint says nothing of objects, or the path is none for a new one.
+    """
+    if not name.startswith(OBJECT) or name in catalog:
+        return name
+    if catalog.structure is None:
+        msg = f"{name!r}: this checkpoint says nothing of objects; give a name as ls lists them"
+        raise EditError(msg, tensor=name)
+    return catalog.structure.name_at(catalog, name[len(OBJECT) :])
 
 
 def _listed(catalog: Catalog, target: str) -> tuple[Sequence[str] | None, str]:
@@ -117,14 +169,24 @@ def no_match(catalog: Catalog, target: str) -> EditError:
     listed, sought = _listed(catalog, target)
     names = catalog.names if listed is None else listed
     _, _, hint = TensorNotFoundError.among(sought, names).message.partition(";")
+    if listed is None and _is_path(catalog, target):
+        hint = f" as a path of objects it is {OBJECT}{target}"
     what = f"no tensor matches {target!r}" if is_glob(target) else f"no tensor {target!r}"
     return EditError(f"{what};{hint}" if hint else what, tensor=target)
+
+
+def _is_path(catalog: Catalog, target: str) -> bool:
+    """Tell whether a target would stand for tensors as a path of objects."""
+    try:
+        return catalog.structure is not None and bool(catalog.structure.places(catalog, target))
+    except CkptError:
+        return False
 
 
 VERBS: Final = (
     *("rename", "drop", "keep", "copy", "new", "cast", "clip", "repair", "noise", "prune"),
     *("quantize", "dequantize", "transpose", "reshape", "take", "pad", "resize", "split"),
-    *("concat", "stack", "unstack", "lora", "foldbn"),
+    *("concat", "stack", "unstack", "lora", "foldbn", "repartition"),
 )
 """What a statement may begin with besides a target."""
 

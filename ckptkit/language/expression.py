@@ -28,6 +28,7 @@ from ckptkit.expressions import (
     children,
 )
 from ckptkit.language.scanner import checked_dtype, near, read_region
+from ckptkit.sizes import counted
 
 if TYPE_CHECKING:
     from ckptkit.expressions import Expr, Option
@@ -254,8 +255,8 @@ class Parser:
     def count(self, name: str, given: int, arity: int, at: int) -> None:
         """Insist on a number of arguments."""
         if given != arity:
-            noun = "argument" if arity == 1 else "arguments"
-            self.fail(f"{name}() takes {arity} {noun}, not {given}{_paired(name)}", at)
+            takes = counted(arity, "argument")
+            self.fail(f"{name}() takes {takes}, not {given}{_paired(name)}", at)
 
     def cast(self) -> Expr:
         """Read the arguments of a cast."""
@@ -387,6 +388,8 @@ class Parser:
 
     def applied(self, name: str, args: tuple[Expr, ...], options: dict[str, Option]) -> Expr:
         """Return a function of tensors."""
+        if name in _FILLED:
+            return self.filled(name, options)
         if name == "pad" and len(_ints(options["widths"])) != 2:
             self.fail("pad() takes two widths, before and after: [1, 2]")
         if name == "stochastic":
@@ -395,6 +398,12 @@ class Parser:
         order = [*_CALLS[name].options, "number"]
         given = tuple((option, options[option]) for option in order if option in options)
         return Apply(name, args, given)
+
+    def filled(self, name: str, options: dict[str, Option]) -> Expr:
+        """Return one number everywhere: as many as there are, or of a shape."""
+        if "shape" not in options:
+            return Call(name, ())
+        return Apply("expand", (Number(_FILLED[name]),), (("shape", options["shape"]),))
 
     def drawn(self, name: str, args: tuple[Expr, ...], options: dict[str, Option]) -> Expr:
         """Return a draw, moved and scaled as its arguments say."""
@@ -439,6 +448,9 @@ class _Signature:
 
 
 _AXIS: Final = {"axis": "int"}
+_FILLED: Final = {"zeros": 0.0, "ones": 1.0}
+"""Functions that give one number everywhere."""
+
 _CALLS: Final[dict[str, _Signature]] = {
     **{
         name: _Signature(1, 1, {"axis": "ints"})
@@ -448,6 +460,7 @@ _CALLS: Final[dict[str, _Signature]] = {
     "median": _Signature(1, 1, {}),
     "quantile": _Signature(1, 1, {"fraction": "number"}, ("fraction",)),
     **{name: _Signature(0, 2, {"seed": "int", "shape": "ints"}) for name in DRAWS},
+    **{name: _Signature(0, 0, {"shape": "ints"}) for name in _FILLED},
     "index": _Signature(0, 0, _AXIS, ("axis",)),
     "shape": _Signature(0, 0, _AXIS, ("axis",)),
     "size": _Signature(0, 0, {}),

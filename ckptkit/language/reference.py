@@ -32,6 +32,14 @@ In a Keras file layer:head/kernel is the kernel of the layer that is called head
 called in the file: `ckptkit ls` lists these names in the column "layer". A glob may follow, as in
 layer:*/kernel, and t("layer:head/kernel") reads it. rename goes by the names in the file.
 
+In a TensorFlow checkpoint of objects graph:model/dense/kernel is the tensor of the object that this
+path leads to from the root, whatever the tensor is called: every path of a shared object counts,
+and a glob may follow (`ckptkit ls --graph` shows the tree). new graph:a/b = ... and copy NAME ->
+graph:a/b add an object, rename graph:a/b -> graph:c/d moves one with all below it. Whatever is
+renamed, left out or added, the object graph changes with it, so that objects of the new names
+restore. "drop optimizer state" leaves out what only optimizers have; a glob that would take along
+weights which are merely named after an optimizer is refused.
+
 An EXPR is made of (operators bind as in Python; * marks what devices may round differently, and
 --strict refuses, as it does products, quotients, squares, roots and magnitudes of complex numbers):
 

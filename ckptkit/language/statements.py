@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
-from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Rename
+from ckptkit.edits import Assign, Cast
 from ckptkit.errors import EditError
 from ckptkit.expressions import FILLS, Call, Current
+from ckptkit.globs import OBJECT
 from ckptkit.language.expression import Parser
-from ckptkit.language.scanner import MAX_LENGTH, TARGET, Scanner, checked_dtype, near, read_region
+from ckptkit.language.scanner import MAX_LENGTH, TARGET, Scanner, read_region
+from ckptkit.language.words import read_items, read_words
+from ckptkit.naming import Copy, Drop, DropOptimizerState, Keep, Rename, RenameObject
 from ckptkit.surgery import (
     Clip,
     Dequantize,
@@ -23,6 +26,7 @@ from ckptkit.surgery import (
     Prune,
     Quantize,
     Repair,
+    Repartition,
     Reshape,
     Resize,
     Sparsify,
@@ -119,135 +123,6 @@ class Verb:
     arrow: bool = True
 
 
-@dataclass(slots=True)
-class _Words:
-    """What stands behind the arrow: items between commas, then ``key=value``."""
-
-    scanner: Scanner
-    start: int
-    items: list[tuple[str, int]]
-    options: dict[str, tuple[str, int]]
-
-    def fail(self, message: str, at: int | None = None) -> NoReturn:
-        """Raise an error that points at a column."""
-        self.scanner.fail(message, self.start if at is None else at)
-
-    def one(self, what: str) -> tuple[str, int]:
-        """Return the single item."""
-        if len(self.items) != 1:
-            self.fail(f"expected {what}", self.items[1][1] if self.items else None)
-        return self.items[0]
-
-    def dtype(self) -> str:
-        """Return the single item as the name of a dtype."""
-        text, at = self.one("a dtype")
-        return checked_dtype(self.scanner, at, text)
-
-    def names(self) -> tuple[str, ...]:
-        """Return all items."""
-        return tuple(text for text, _ in self.items)
-
-    def integers(self) -> tuple[int, ...]:
-        """Return all items as integers."""
-        return tuple(self._integer(*item) for item in self.items)
-
-    def numbers(self) -> tuple[float, ...]:
-        """Return all items as numbers."""
-        return tuple(self._number(*item) for item in self.items)
-
-    def text(self, key: str, default: str | None = None) -> str | None:
-        """Return an option as text."""
-        return self.options[key][0] if key in self.options else default
-
-    def integer(self, key: str, default: int) -> int:
-        """Return an option as an integer."""
-        return self._integer(*self.options[key]) if key in self.options else default
-
-    def number(self, key: str, default: float) -> float:
-        """Return an option as a number."""
-        return float(self._number(*self.options[key])) if key in self.options else default
-
-    def flag(self, key: str) -> bool:
-        """Return an option that is true or false."""
-        text, at = self.options.get(key, ("false", 0))
-        if text not in {"true", "false"}:
-            self.fail(f"expected {key}=true or {key}=false", at)
-        return text == "true"
-
-    def listed(self, key: str) -> tuple[int, ...] | None:
-        """Return an option as integers between commas."""
-        if key not in self.options:
-            return None
-        text, at = self.options[key]
-        return tuple(self._integer(part, at) for part in text.split(","))
-
-    def _integer(self, text: str, at: int) -> int:
-        if not re.fullmatch(r"[-+]?[0-9]{1,18}", text.strip()):
-            self.fail(f"expected an integer, not {text!r}", at)
-        return int(text)
-
-    def _number(self, text: str, at: int) -> float:
-        if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
-            return int(text)
-        if not re.fullmatch(
-            r"[-+]?(inf|([0-9]{1,50}\.?[0-9]{0,50}|\.[0-9]{1,50})([eE][-+]?[0-9]{1,4})?)", text
-        ):
-            self.fail(f"expected a number, not {text!r}", at)
-        return float(text)
-
-
-_ITEM: Final = re.compile(r'[^\s,"]+')
-_OPTION: Final = re.compile(r"([a-z]+)=")
-_VALUE: Final = re.compile(r'[^\s"]+')
-
-
-def _words(scanner: Scanner, what: str, options: str, *, arrow: bool = True) -> _Words:
-    """Read ``-> items`` and options; without ``arrow`` the items may be absent."""
-    scanner.space()
-    items: list[tuple[str, int]] = []
-    if arrow or scanner.text.startswith("->", scanner.at):
-        scanner.arrow(what)
-        items = _items(scanner, what)
-    words = _Words(scanner, scanner.at, items, {})
-    known = options.split()
-    scanner.space()
-    while scanner.at < len(scanner.text):
-        at = scanner.at
-        key = _OPTION.match(scanner.text, at)
-        if key is None:
-            scanner.fail("expected the end, or key=value" if known else "the statement ends here")
-        if key[1] in words.options:
-            scanner.fail(f"{key[1]} is given twice", at)
-        if key[1] not in known:
-            hint = f"; there are {', '.join(known)}" if known else ""
-            scanner.fail(f"there is no option {key[1]!r} here{hint}{near(key[1], known)}", at)
-        scanner.at = key.end()
-        place = scanner.at
-        quote = scanner.text.startswith('"', place)
-        value = scanner.quoted() if quote else scanner.take(_VALUE)
-        if not value:
-            scanner.fail(f"expected a value for {key[1]}", place)
-        words.options[key[1]] = value, place
-        scanner.space()
-    return words
-
-
-def _items(scanner: Scanner, what: str) -> list[tuple[str, int]]:
-    items: list[tuple[str, int]] = []
-    while True:
-        scanner.space()
-        at = scanner.at
-        quote = scanner.text.startswith('"', at)
-        item = scanner.quoted() if quote else scanner.take(_ITEM)
-        if not item or (not quote and _OPTION.match(item)):
-            scanner.fail(f"expected {what}", at)
-        items.append((item, at))
-        scanner.space()
-        if not scanner.text.startswith(",", scanner.at):
-            return items
-        scanner.at += 1
-
-
 def _restriction(make: type[Drop | Keep]) -> Callable[[Scanner], Edit]:
     def read(scanner: Scanner) -> Edit:
         glob = scanner.name("a name or a glob")
@@ -257,9 +132,19 @@ def _restriction(make: type[Drop | Keep]) -> Callable[[Scanner], Edit]:
     return read
 
 
+def _drop(scanner: Scanner) -> Edit:
+    scanner.space()
+    if scanner.take(_STATE) is not None:
+        return DropOptimizerState()
+    return _restriction(Drop)(scanner)
+
+
+_STATE: Final = re.compile(r"optimizer\s+state\s*\Z")
+
+
 def _cast(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a dtype", "rounding seed")
+    words = read_words(scanner, "a dtype", "rounding seed")
     dtype = words.dtype()
     rounding = words.text("rounding", "nearest")
     if rounding not in {"nearest", "stochastic"}:
@@ -286,6 +171,11 @@ def _rename(scanner: Scanner) -> Edit:
     scanner.space()
     template = _side(scanner, 'a template ("" for nothing)', _END)
     scanner.end("a rename")
+    objects = [side.startswith(OBJECT) for side in (pattern, template)]
+    if all(objects):
+        return RenameObject(pattern[len(OBJECT) :], template[len(OBJECT) :])
+    if any(objects):
+        scanner.fail(f"objects are renamed to objects: put {OBJECT} before both sides", start)
     try:
         edit = Rename(pattern, template)
     except EditError as error:
@@ -333,7 +223,7 @@ _EQUALS: Final = re.compile(r"=(?!=)")
 
 def _clip(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "two numbers", "")
+    words = read_words(scanner, "two numbers", "")
     if len(words.items) != 2:
         words.fail("expected two numbers: LOW, HIGH")
     low, high = words.numbers()
@@ -342,7 +232,7 @@ def _clip(scanner: Scanner) -> Edit:
 
 def _repair(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a number", "", arrow=False)
+    words = read_words(scanner, "a number", "", arrow=False)
     if not words.items:
         return Repair(glob)
     words.one("a number")
@@ -351,14 +241,14 @@ def _repair(scanner: Scanner) -> Edit:
 
 def _noise(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a standard deviation", "seed")
+    words = read_words(scanner, "a standard deviation", "seed")
     words.one("a standard deviation")
     return Noise(glob, words.numbers()[0], words.integer("seed", 0))
 
 
 def _prune(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a part, such as 50%, or 2:4", "scope axis")
+    words = read_words(scanner, "a part, such as 50%, or 2:4", "scope axis")
     text, at = words.one("a part, such as 50%, or 2:4")
     groups = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text)
     if groups:
@@ -379,7 +269,7 @@ def _prune(scanner: Scanner) -> Edit:
 
 def _quantize(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "int8", "axis scale")
+    words = read_words(scanner, "int8", "axis scale")
     text, at = words.one("int8")
     if text != "int8":
         words.fail("tensors are quantized to int8", at)
@@ -389,7 +279,7 @@ def _quantize(scanner: Scanner) -> Edit:
 
 def _dequantize(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a dtype", "scale", arrow=False)
+    words = read_words(scanner, "a dtype", "scale", arrow=False)
     dtype = "float32"
     if words.items:
         dtype = words.dtype()
@@ -398,24 +288,41 @@ def _dequantize(scanner: Scanner) -> Edit:
 
 def _transpose(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "axes", "", arrow=False)
+    words = read_words(scanner, "axes", "", arrow=False)
     return Transpose(glob, words.integers() if words.items else None)
+
+
+def _repartition(scanner: Scanner) -> Edit:
+    glob = scanner.name("a name or a glob")
+    words = read_words(scanner, "a number of parts, or whole", "axis", loose=True)
+    text, at = words.one("a number of parts, or whole")
+    if text == "whole":
+        if "axis" in words.options:
+            words.fail("a tensor in one piece is cut along no axis", words.options["axis"][1])
+        return Repartition(glob)
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        words.fail(f"expected a number of parts, or whole, not {text!r}", at)
+    axis = words.integer("axis", 0)
+    try:
+        return Repartition(glob, int(text), axis)
+    except EditError as error:
+        words.fail(error.message, at)
 
 
 def _reshape(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    return Reshape(glob, _words(scanner, "a shape", "").integers())
+    return Reshape(glob, read_words(scanner, "a shape", "").integers())
 
 
 def _take(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "rows", "axis")
+    words = read_words(scanner, "rows", "axis")
     return Take(glob, words.integers(), words.integer("axis", 0))
 
 
 def _pad(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "two lengths", "axis value")
+    words = read_words(scanner, "two lengths", "axis value")
     if len(words.items) != 2:
         words.fail("expected two lengths: BEFORE, AFTER")
     before, after = words.integers()
@@ -424,7 +331,7 @@ def _pad(scanner: Scanner) -> Edit:
 
 def _resize(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "a length", "axis fill seed")
+    words = read_words(scanner, "a length", "axis fill seed")
     words.one("a length")
     size = words.integers()[0]
     if size < 0:
@@ -439,14 +346,14 @@ def _resize(scanner: Scanner) -> Edit:
 
 def _split(scanner: Scanner) -> Edit:
     name = scanner.name("a name")
-    words = _words(scanner, "names", "axis sizes")
+    words = read_words(scanner, "names", "axis sizes")
     return Split(name, words.names(), words.integer("axis", 0), words.listed("sizes"))
 
 
 def _joined(make: type[Join | Stack]) -> Callable[[Scanner], Edit]:
     def read(scanner: Scanner) -> Edit:
-        parts = tuple(text for text, _ in _items(scanner, "names or globs"))
-        words = _words(scanner, "a name", "axis")
+        parts = tuple(text for text, _ in read_items(scanner, "names or globs"))
+        words = read_words(scanner, "a name", "axis")
         return make(parts, words.one("a name")[0], words.integer("axis", 0))
 
     return read
@@ -454,13 +361,13 @@ def _joined(make: type[Join | Stack]) -> Callable[[Scanner], Edit]:
 
 def _unstack(scanner: Scanner) -> Edit:
     name = scanner.name("a name")
-    words = _words(scanner, "a name with {} in it", "axis")
+    words = read_words(scanner, "a name with {} in it", "axis")
     return Unstack(name, words.one("a name")[0], words.integer("axis", 0))
 
 
 def _lora(scanner: Scanner) -> Edit:
     glob = scanner.name("a name or a glob")
-    words = _words(scanner, "two names", "scale")
+    words = read_words(scanner, "two names", "scale")
     if len(words.items) != 2:
         words.fail("expected the names of two matrices: A, B")
     first, second = words.names()
@@ -469,7 +376,7 @@ def _lora(scanner: Scanner) -> Edit:
 
 def _foldbn(scanner: Scanner) -> Edit:
     kernel = scanner.name("a name")
-    words = _words(scanner, "a prefix", "bias epsilon axis depthwise drop")
+    words = read_words(scanner, "a prefix", "bias epsilon axis depthwise drop")
     return FoldBatchNorm(
         kernel,
         words.one("a prefix")[0],
@@ -482,11 +389,19 @@ def _foldbn(scanner: Scanner) -> Edit:
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "rename": Verb(_rename, "rename REGEX -> TEMPLATE", 'as re.sub does; "" for nothing'),
-    "drop": Verb(_restriction(Drop), "drop GLOB", "leave tensors out", arrow=False),
+    "rename": Verb(
+        _rename,
+        "rename REGEX -> TEMPLATE",
+        'as re.sub does; "" for nothing; or an object: rename graph:PATH -> graph:PATH',
+    ),
+    "drop": Verb(
+        _drop, "drop GLOB", "leave tensors out; drop optimizer state: all of it", arrow=False
+    ),
     "keep": Verb(_restriction(Keep), "keep GLOB", "leave all others out", arrow=False),
-    "copy": Verb(_copy, "copy NAME -> NAME", "the same tensor under one more name"),
-    "new": Verb(_new, "new NAME = EXPR", "one more tensor, computed from others", arrow=False),
+    "copy": Verb(_copy, "copy NAME -> NAME", "the same tensor under one more name, or graph:PATH"),
+    "new": Verb(
+        _new, "new NAME = EXPR", "one more tensor, computed from others; or graph:PATH", arrow=False
+    ),
     "cast": Verb(
         _cast, "cast GLOB -> DTYPE", "change the dtype; rounding=stochastic, seed=0 if wanted"
     ),
@@ -504,6 +419,11 @@ VERBS: Final[dict[str, Verb]] = {
     "dequantize": Verb(_dequantize, "dequantize GLOB -> DTYPE", "the reverse; the scales go"),
     "transpose": Verb(_transpose, "transpose GLOB -> 1, 0", "axes in another order, or reversed"),
     "reshape": Verb(_reshape, "reshape GLOB -> 2, -1", "another shape, the elements in order"),
+    "repartition": Verb(
+        _repartition,
+        "repartition GLOB -> 4",
+        "TensorFlow: store in about equal slices, or -> whole; axis=0",
+    ),
     "take": Verb(_take, "take GLOB -> 2, 0, 1", "chosen rows, in the order given; axis=0"),
     "pad": Verb(_pad, "pad GLOB -> 0, 64", "longer before and after an axis; axis=0, value=0"),
     "resize": Verb(
