@@ -458,6 +458,25 @@ class Expand(View):
         yield Part(0, broadcast(given[0].shape, box), _all(box.shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Regroup(View):
+    """The same elements where they are, to be stored in other pieces."""
+
+    @property
+    def label(self) -> str:
+        """Return ``copy``."""
+        return "copy"
+
+    def output(self, given: Sequence[TensorSpec]) -> TensorSpec:
+        """Return the spec as it is."""
+        return given[0]
+
+    def parts(self, box: Box, given: Sequence[TensorSpec]) -> Iterator[Part]:
+        """Yield the box itself."""
+        del given
+        yield Part(0, box, _all(box.shape))
+
+
 def turned(view: View, rank: int) -> int | None:
     """Return which axis of the output was the last one of the input, if it no longer is that.
 

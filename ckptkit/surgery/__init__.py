@@ -7,6 +7,7 @@ derived. Most are formulas of the edit language; the others add tensors or leave
 from ckptkit.surgery.folding import (
     FoldBatchNorm,
 )
+from ckptkit.surgery.parts import Repartition
 from ckptkit.surgery.quantizing import (
     Dequantize,
     Quantize,
@@ -45,6 +46,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Repair",
+    "Repartition",
     "Reshape",
     "Resize",
     "Sparsify",

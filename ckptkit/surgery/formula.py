@@ -11,6 +11,7 @@ from ckptkit.expressions import (
     Current,
     Expr,
 )
+from ckptkit.globs import PREFIXES, named, select
 from ckptkit.model import DTYPES, Tensor
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def extended(
     Raises:
         EditError: A new name is taken, or empty.
     """
+    added = {named(catalog, name): tensor for name, tensor in added.items()}
+    gone = [
+        select(catalog, name)[0] if name.startswith(PREFIXES) and name not in catalog else name
+        for name in gone
+    ]
     lost = set(gone)
     for name in added:
         if not name or (name in catalog and name not in lost):

@@ -16,7 +16,7 @@ from ckptkit.expressions import (
     Apply,
     Expr,
 )
-from ckptkit.globs import is_glob, quoted, select
+from ckptkit.globs import PREFIXES, is_glob, named, quoted, select
 from ckptkit.region import Region
 from ckptkit.surgery.formula import Formula, X, extended, words
 from ckptkit.views import axis_of
@@ -156,8 +156,9 @@ class New:
 
     def apply(self, catalog: Catalog) -> Change:
         """Add the tensor at the end."""
-        scope = Scope(self.name, None, partial(tensor_of, catalog))
-        return extended(catalog, {self.name: scope.tensor(self.expr)})
+        name = named(catalog, self.name)
+        scope = Scope(name, None, partial(tensor_of, catalog))
+        return extended(catalog, {name: scope.tensor(self.expr)})
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,8 @@ def _chosen(catalog: Catalog, parts: Sequence[str]) -> list[str]:
     """Return the tensors that names and globs stand for; those of a glob by number, then name."""
     names: list[str] = []
     for part in parts:
-        found = select(catalog, part) if is_glob(part) else [part]
+        by_path = part.startswith(PREFIXES) and part not in catalog
+        found = select(catalog, part) if by_path or is_glob(part) else [part]
         names += sorted(found, key=_by_number) if is_glob(part) else found
     if len(set(names)) < len(names):
         msg = "a tensor is named twice"

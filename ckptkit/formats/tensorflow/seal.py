@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ckptkit import _native
+from ckptkit.formats.tensorflow.audit import table_findings
 from ckptkit.formats.tensorflow.dtypes import CODES
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) 
         old = file.read()
     # A compressed index says the same in other bytes; what holds more says something else.
     table = (keys, key_ends, values, value_ends)
-    return old if old != index and _says(old, table) else index
+    same = old != index and _says(old, table)
+    return old if same and not table_findings(old) else index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,16 +205,18 @@ class _Records:
         columns = self._catalog.columns
         dtype, shape = tensor.spec.dtype, tensor.spec.shape
         boxes = tensor.boxes
-        slices = _slices(boxes, shape) if row < 0 else _native.entry_slices(columns.entry(row))
+        # New slices are described anew; those that were there keep what their records say.
+        new = boxes != tuple(box for box, _ in columns.parts.get(row, ()))
+        slices = _slices(boxes, shape) if new else _native.entry_slices(columns.entry(row))
         key = name.encode("utf-8", "surrogateescape")
         for item, extents, box in zip(items, slices, boxes, strict=True):
             self.names[item] = _native.slice_key(key, extents).decode("utf-8", "surrogateescape")
             slice_row = int(self.template[item]) - 1
-            if row < 0:
+            if new:
                 self.template[item] = self._add(_native.entry_encode(CODES[dtype], box.shape))
             elif columns.spec(slice_row).dtype != dtype:
                 self.template[item] = self._respec(slice_row, dtype, box.shape)
-        if row < 0:
+        if new:
             return self._add(_native.entry_slices_encode(CODES[dtype], shape, slices))
         return row + 1 if columns.spec(row) == tensor.spec else self._respec(row, dtype, shape)
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ckptkit import _native
 from ckptkit.columns import Columns
+from ckptkit.formats.tensorflow import hazards
+from ckptkit.partition import MAX_SLICES
 from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import NoReturn
-
-MAX_SLICES: Final = 1 << 16
-"""Slices of one tensor; more than that is no partitioning but an attack."""
 
 MAX_CORNERS: Final = 1 << 20
 """Corners of all slices of one tensor, along the axes that they cut."""
@@ -54,9 +53,8 @@ def join_slices(
     parts: dict[int, tuple[tuple[Box, int], ...]] = {}
     hidden: set[int] = set()
     # Slices sort before their tensor; from the end, a tensor is judged before slices of slices.
-    for row in reversed([*_sliced_rows(columns)]):
-        found = tuple(_slices_of(table, columns, row))
-        _check_tiling(table, row, columns.shape(row), [box for box, _ in found])
+    for row in reversed([*sliced_rows(columns)]):
+        found = slices_of(table, columns, row)
         parts[row] = found
         hidden.update(at for _, at in found)
     for row in parts:
@@ -65,7 +63,21 @@ def join_slices(
     return parts, hidden
 
 
-def _sliced_rows(columns: Columns) -> Iterator[int]:
+def slices_of(table: Records, columns: Columns, row: int) -> tuple[tuple[Box, int], ...]:
+    """Return the box and the row of every slice of a tensor, which they tile.
+
+    Raises:
+        CorruptError: Slices are missing, overlap, leave a gap, or contradict the tensor.
+    """
+    found = tuple(_slices_of(table, columns, row))
+    fault = tiling_fault(columns.shape(row), [box for box, _ in found])
+    if fault is not None:
+        table.refuse(row, fault)
+    return found
+
+
+def sliced_rows(columns: Columns) -> Iterator[int]:
+    """Yield the rows of the tensors that are stored in slices."""
     marks = bytes(columns.flags).translate(bytes(flag & Columns.SLICED for flag in range(256)))
     row = marks.find(1)
     while row >= 0:
@@ -86,36 +98,45 @@ def _slices_of(table: Records, columns: Columns, row: int) -> Iterator[tuple[Box
     for extents in slices:
         if len(extents) != len(shape):
             table.refuse(row, f"a slice has {len(extents)} axes, the tensor has {len(shape)}")
-        box = Box(
-            tuple(start for start, _ in extents),
-            tuple(
-                size if length == _FULL else length
-                for (_, length), size in zip(extents, shape, strict=True)
-            ),
-        )
+        box = box_of(extents, shape)
         if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
             table.refuse(row, f"slice {_text(box)} is outside the shape {list(shape)}")
         yield box, _slice_row(table, columns, row, extents, box)
+
+
+def box_of(extents: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Box:
+    """Return the box that a slice is of a tensor, which has as many axes."""
+    return Box(
+        tuple(start for start, _ in extents),
+        tuple(
+            size if length == _FULL else length
+            for (_, length), size in zip(extents, shape, strict=True)
+        ),
+    )
 
 
 def _slice_row(
     table: Records, columns: Columns, row: int, extents: Sequence[tuple[int, int]], box: Box
 ) -> int:
     """Return the row that holds a slice, which must be of the same dtype and just its shape."""
-    at = _find(table, _native.slice_key(table.key(row + 1), extents)) - 1
+    at = find_record(table, _native.slice_key(table.key(row + 1), extents)) - 1
     if at < 0:
         table.refuse(row, f"the record of its slice {_text(box)} is missing")
     if columns.dtype[at] != columns.dtype[row]:
         found, wanted = columns.spec(at).dtype, columns.spec(row).dtype
-        table.refuse(row, f"slice {_text(box)} is {found}, the tensor is {wanted}")
+        message = f"slice {_text(box)} is {found}, the tensor is {wanted}"
+        table.refuse(row, hazards.told(message, hazards.ABORTS))
     if columns.shape(at) != box.shape:
-        table.refuse(row, f"slice {_text(box)} is stored with shape {list(columns.shape(at))}")
+        message = f"slice {_text(box)} is stored with shape {list(columns.shape(at))}"
+        if math.prod(columns.shape(at)) < box.count:
+            message = hazards.told(message, hazards.OVERREADS)
+        table.refuse(row, message)
     if columns.flags[at] & Columns.SLICED:
         table.refuse(row, f"slice {_text(box)} is in slices itself")
     return at
 
 
-def _find(table: Records, key: bytes) -> int:
+def find_record(table: Records, key: bytes) -> int:
     """Return the number of the record with this key, 0 if there is none."""
     low, high = 1, len(table)
     while low < high:
@@ -127,11 +148,14 @@ def _find(table: Records, key: bytes) -> int:
     return low if low < len(table) and table.key(low) == key else 0
 
 
-def _check_tiling(table: Records, row: int, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
-    """Refuse slices that overlap or do not cover the tensor."""
+def tiling_fault(shape: tuple[int, ...], boxes: Sequence[Box]) -> str | None:
+    """Say what is wrong with slices that overlap or do not cover a tensor.
+
+    Args:
+        shape: Of the tensor.
+        boxes: The slices, within the shape.
+    """
     covered, count = sum(box.count for box in boxes), math.prod(shape)
-    if covered < count:
-        table.refuse(row, f"its slices hold {covered} of {count} elements")
     whole = Box.whole(shape)
     axes = [
         axis
@@ -139,9 +163,23 @@ def _check_tiling(table: Records, row: int, shape: tuple[int, ...], boxes: Seque
         if any((box.start[axis], box.shape[axis]) != (0, shape[axis]) for box in boxes)
     ]
     if len(boxes) << len(axes) > MAX_CORNERS:
-        table.refuse(row, f"it is in {len(boxes)} slices, cut along {len(axes)} axes: too many")
-    if count and _corners(boxes, axes) != _corners([whole], axes):
-        table.refuse(row, f"its slices overlap: they hold {covered} elements, not {count}")
+        return f"it is in {len(boxes)} slices, cut along {len(axes)} axes: too many"
+    known: set[Box] = set()
+    for box in boxes:
+        if box in known:
+            message = f"its slices overlap: {_text(box)} is listed twice"
+            return hazards.told(message, hazards.ABORTS)
+        known.add(box)
+    there, wanted = _corners(boxes, axes), _corners([whole], axes)
+    if covered < count:
+        # Before the first place where the slices begin to differ from the whole, they are it.
+        differ = [at for at in there.keys() | wanted if there.get(at) != wanted.get(at)]
+        first = dict(zip(axes, min(differ, default=()), strict=False))
+        place = [first.get(axis, 0) for axis in range(len(shape))]
+        return f"its slices hold {covered} of {count} elements; none holds the one at {place}"
+    if count and there != wanted:
+        return f"its slices overlap: they hold {covered} elements, not {count}"
+    return None
 
 
 def _corners(boxes: Sequence[Box], axes: Sequence[int]) -> dict[tuple[int, ...], int]:
