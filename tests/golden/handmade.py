@@ -87,8 +87,22 @@ def as_bytes(values: Array) -> bytes | list[bytes]:
         return list(values.ravel())
     raw = np.ascontiguousarray(values).tobytes()
     if values.dtype.name in BITS:
-        raw = bytes(byte & (1 << BITS[values.dtype.name]) - 1 for byte in raw)
+        mask = np.uint8((1 << BITS[values.dtype.name]) - 1)
+        raw = (np.frombuffer(raw, np.uint8) & mask).tobytes()
     return raw
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Tell whether arrays are equal in shape and in every bit."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    return bool(found.shape == expected.shape and as_bytes(found) == as_bytes(expected))
+
+
+def texts(*elements: bytes) -> Array:
+    """Return an object array of bytes."""
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array
 
 
 def stored(values: Array, *, big_endian: bool = False) -> bytes:

@@ -28,6 +28,36 @@ def vector() -> dict[str, Any]:
     }
 
 
+def first_format() -> dict[str, tuple[str, Any]]:
+    """Return dtype and values of tensors that TensorFlow's first format holds."""
+    from tests.compat.tensors import every_dtype
+    from tests.oracle.first import DTYPES
+
+    return {n: one for n, one in every_dtype().items() if one[0] in DTYPES}
+
+
+def write_first_format(tf: Any) -> None:
+    """Write files of TensorFlow's first format: every dtype in one, slices in three."""
+    from tests.compat.tensors import tensor
+
+    found = first_format()
+    tf.raw_ops.SaveSlices(
+        filename=str(FILES / "v1"),
+        tensor_names=list(found),
+        shapes_and_slices=[""] * len(found),
+        data=[tensor(tf, array, dtype) for dtype, array in found.values()],
+    )
+    for number, (low, high) in enumerate(PARTS):
+        spec = f"5 10 -:{low},{high - low}"
+        part = WHOLE[:, low:high]
+        tf.raw_ops.SaveSlices(
+            filename=str(FILES / f"v1_sliced-{number:05d}-of-{len(PARTS):05d}"),
+            tensor_names=["whole", "half", f"{number}"],
+            shapes_and_slices=[spec, spec, ""],
+            data=[tf.constant(part), tf.constant(part.astype(np.float16)), tf.constant(number)],
+        )
+
+
 def main() -> None:
     """Write every file that TensorFlow makes."""
     import tensorflow as tf
@@ -43,6 +73,7 @@ def main() -> None:
         )
     ])  # fmt: skip
     write(tf, FILES / "variant", {"lists": lists})
+    write_first_format(tf)
     with tempfile.TemporaryDirectory() as folder:
         prefixes = []
         for number, (low, high) in enumerate(PARTS):

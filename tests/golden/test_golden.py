@@ -10,8 +10,8 @@ import pytest
 import ckptkit
 from ckptkit import _native
 from tests.compat.tensors import every_dtype
-from tests.golden.handmade import as_bytes
-from tests.golden.make import FILES, WHOLE, vector
+from tests.golden.handmade import same
+from tests.golden.make import FILES, WHOLE, first_format, vector
 
 DATA = "0000803f00000040 0100000000000000 0200000000000000 0300000000000000 05000000 d8ea82a2"
 INDEX = (
@@ -24,10 +24,6 @@ INDEX = (
 FINGERPRINT = 236576835171936222
 
 EVERY = every_dtype()
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
 
 
 def contents(folder, stem):
@@ -92,3 +88,26 @@ def test_a_compressed_index_of_an_older_writer(tmp_path):
         assert found.verify().ok
         found.edit().plan(tmp_path / "variables").run()
     assert contents(tmp_path, "variables") == contents(FILES / "half_plus_two", "variables")
+
+
+def test_every_dtype_of_the_first_format(tmp_path):
+    with ckptkit.open(FILES / "v1") as found:
+        assert set(found) == set(first_format())
+        for name, (dtype, expected) in first_format().items():
+            assert found[name].dtype == dtype
+            assert same(found[name].read(), expected)
+        assert found.verify().ok
+    ckptkit.convert(FILES / "v1", tmp_path / "new")
+    with ckptkit.open(tmp_path / "new") as made:
+        assert made.verify().ok
+        for name, (_, expected) in first_format().items():
+            assert same(made[name].read(), expected)
+
+
+def test_slices_of_the_first_format_in_three_shards():
+    with ckptkit.open(FILES / "v1_sliced") as found:
+        assert list(found) == ["0", "1", "2", "half", "whole"]
+        assert same(found["whole"].read(), WHOLE)
+        assert same(found["half"].read(), WHOLE.astype(np.float16))
+        assert [found[f"{n}"].read() for n in range(3)] == [0, 1, 2]
+        assert found.verify().ok
