@@ -76,6 +76,22 @@ def test_an_edited_model_loads_and_predicts_what_the_edit_says(tf, line, tmp_pat
     assert predict(tf, tmp_path / "new").tolist() == [8.5, 12.5]
 
 
+def test_paths_of_objects_stay_as_the_program_knows_them(tf, line, tmp_path):
+    with ckptkit.open(line) as found:
+        found.edit("graph:slope *= 2").plan(tmp_path / "twice").run()
+        with pytest.raises(EditError, match=r"the paths of objects, which saved_model\.pb"):
+            found.edit("rename graph:asset -> graph:other").plan(tmp_path / "no")
+        for edit in (
+            "rename graph:slope -> graph:other",
+            "drop graph:slope",
+            "new graph:other = t('graph:slope')",
+            "rename ^s -> t",
+        ):
+            with pytest.raises(EditError, match=r"saved_model\.pb"):
+                found.edit(edit).plan(tmp_path / "no")
+    assert predict(tf, tmp_path / "twice").tolist() == [11.0, 13.0]
+
+
 def test_the_fingerprint_follows_the_index(tf, line, tmp_path):
     with ckptkit.open(line) as found:
         found.edit(f"shift{KEY} = 0.5").plan(tmp_path / "new").run()

@@ -7,16 +7,13 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import CorruptError, UnknownFormatError, UnsupportedError
+from ckptkit.formats.tensorflow.state import LATEST, STATE_FILE, read_state
 from ckptkit.model import Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 INDEX: Final = ".index"
-STATE_FILE: Final = "checkpoint"
-STATE_BYTES: Final = 1 << 20
-"""A state file longer than this is none."""
-
 FOOTER_BYTES: Final = 48
 """A table ends in a footer of this length, so no index is shorter."""
 
@@ -25,19 +22,6 @@ FINGERPRINT: Final = "fingerprint.pb"
 _SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 _SHARD: Final = re.compile(r"\.data-\d{5,}-of-\d{5,}\Z")
 _MEMBER: Final = re.compile(r"\.index|\.data-\d{5,}-of-\d{5,}")
-_STATE_PATH: Final = re.compile(
-    r'^\s*model_checkpoint_path\s*:\s*("(?:[^"\\\n]|\\.)*")', re.MULTILINE
-)
-_ESCAPE: Final = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
-_NAMED_ESCAPES: Final = {
-    b"n": b"\n",
-    b"t": b"\t",
-    b"r": b"\r",
-    b"a": b"\a",
-    b"b": b"\b",
-    b"f": b"\f",
-    b"v": b"\v",
-}
 
 
 def shard_path(prefix: str, shard: int, count: int) -> str:
@@ -65,7 +49,6 @@ def resolve(path: str) -> Source | None:
     Raises:
         UnknownFormatError: The path is a folder that leaves open which checkpoint is meant.
         CorruptError: The state file of the folder names no checkpoint that is there.
-        UnsupportedError: It is a checkpoint of TensorFlow's first format.
     """
     shard = _SHARD.search(path)
     prefix = path[: shard.start()] if shard else path.removesuffix(INDEX)
@@ -74,85 +57,94 @@ def resolve(path: str) -> Source | None:
             return _bundle(candidate)
     if os.path.isdir(path):
         return _in_folder(path)
+    if os.path.basename(path) in _SAVED_MODEL and os.path.isfile(path):
+        return _in_folder(os.path.dirname(path) or os.curdir)
     if shard and os.path.isfile(path):
         msg = f"this is a data file, and the index beside it is missing: {prefix}{INDEX}"
         raise CorruptError(msg, path=path)
-    if os.path.isfile(path) and _is_table(path):
-        msg = "this is a checkpoint of TensorFlow's first format (V1), which is not read yet"
-        raise UnsupportedError(msg, path=path)
     return None
 
 
 def _bundle(prefix: str) -> Source:
     """Return a source; the variables of a SavedModel stand for the whole of it."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(prefix)))
-    if os.path.abspath(prefix) == os.path.join(folder, VARIABLES) and _is_saved_model(folder):
+    if os.path.abspath(prefix) == os.path.join(folder, VARIABLES) and is_saved_model(folder):
         return Source(prefix, folder)
     return Source(prefix, None)
 
 
-def _is_saved_model(folder: str) -> bool:
+def is_saved_model(folder: str) -> bool:
+    """Tell whether a folder holds the program of a SavedModel."""
     return any(os.path.isfile(os.path.join(folder, name)) for name in _SAVED_MODEL)
-
-
-def _is_table(path: str) -> bool:
-    """Tell whether a file ends like a table does."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size < FOOTER_BYTES:
-            return False
-        file.seek(-8, os.SEEK_END)
-        return file.read() == bytes.fromhex("57fb808b247547db")
 
 
 def _in_folder(folder: str) -> Source | None:
     prefix = os.path.join(folder, VARIABLES)
     if os.path.isfile(prefix + INDEX):
         return Source(prefix, folder)
+    if is_saved_model(folder):
+        msg = f"a SavedModel without {VARIABLES}{INDEX}: it has no values outside its program"
+        raise UnsupportedError(msg, path=folder)
     if os.path.isfile(os.path.join(folder, STATE_FILE)):
-        return _bundle(_latest(folder))
+        prefix = latest_in(folder)
+        return _bundle(prefix) if os.path.isfile(prefix + INDEX) else None
     found = sorted(name for name in os.listdir(folder) if name.endswith(INDEX))
     if len(found) > 1:
         names = ", ".join(name.removesuffix(INDEX) for name in found[:5])
-        msg = f"the folder has {len(found)} checkpoints and no state file; name one: {names}"
+        msg = (
+            f"the folder has {len(found)} checkpoints and no state file; name one: {names}"
+            f" (all of them: ckptkit ls {folder} --all)"
+        )
         raise UnknownFormatError(msg, path=folder)
     return _bundle(os.path.join(folder, found[0].removesuffix(INDEX))) if found else None
 
 
-def _latest(folder: str) -> str:
+def in_folder(folder: str, named: str) -> str | None:
+    """Return the prefix that a state file means by a path, or None if that is no place for one.
+
+    The file is text from somebody else: what leads out of its folder is not followed.
+    """
+    prefix = os.path.normpath(os.path.join(folder, os.fsdecode(named.encode())))
+    inside = os.path.abspath(prefix).startswith(os.path.join(os.path.abspath(folder), ""))
+    return prefix if named and "\0" not in named and inside else None
+
+
+def is_there(prefix: str) -> bool:
+    """Tell whether there is a checkpoint of that prefix: its index, or files of the first format.
+
+    TensorFlow asks no more, and takes a folder for one.
+    """
+    from ckptkit.formats.tensorflow.v1.paths import is_first_format
+
+    return os.path.isfile(prefix + INDEX) or os.path.exists(prefix) or is_first_format(prefix)
+
+
+def latest_in(folder: str) -> str:
     """Return the prefix that the state file of a folder names.
 
-    The file is text from somebody else: a path that leads out of the folder is not followed.
+    It may be one of TensorFlow's first format, which has no index.
+
+    Raises:
+        CorruptError: It names none that is there.
     """
+    from ckptkit.formats.tensorflow.v1.paths import is_first_format
+
     state = os.path.join(folder, STATE_FILE)
-    with open(state, "rb") as file:
-        text = file.read(STATE_BYTES + 1)
-    if len(text) > STATE_BYTES:
-        msg = f"a state file has at most {STATE_BYTES} bytes"
+    named = read_state(state).model_checkpoint_path
+    if not named:
+        msg = f"the state file has no {LATEST}"
         raise CorruptError(msg, path=state)
-    found = _STATE_PATH.search(text.decode("utf-8", "surrogateescape"))
-    if found is None:
-        msg = "the state file has no model_checkpoint_path"
+    prefix = in_folder(folder, named)
+    if prefix is None:
+        msg = (
+            f"the state file names {named!r}, outside its folder; give the prefix itself, or, if"
+            f" the folder was moved: ckptkit register --repair {folder}"
+        )
         raise CorruptError(msg, path=state)
-    named = os.fsdecode(_unescape(found[1][1:-1]))
-    prefix = os.path.normpath(os.path.join(folder, named))
-    inside = os.path.abspath(prefix).startswith(os.path.join(os.path.abspath(folder), ""))
-    if "\0" in named or not inside:
-        msg = f"the state file names {named!r}, outside its folder; give the prefix itself"
-        raise CorruptError(msg, path=state)
-    if not os.path.isfile(prefix + INDEX):
-        msg = f"the state file names {named!r}, and there is no {os.path.basename(prefix)}{INDEX}"
+    if not os.path.isfile(prefix + INDEX) and not is_first_format(prefix):
+        msg = (
+            f"the state file names {named!r}, and there is no {os.path.basename(prefix)}{INDEX};"
+            f" what there is: ckptkit ls {folder} --all"
+        )
         raise CorruptError(msg, path=state)
     return prefix
-
-
-def _unescape(text: str) -> bytes:
-    """Undo the escapes of a protobuf text string."""
-
-    def one(match: re.Match[bytes]) -> bytes:
-        if match[1]:
-            return bytes([int(match[1], 8) & 0xFF])
-        if match[2]:
-            return bytes([int(match[2], 16)])
-        return _NAMED_ESCAPES.get(match[3], match[3])
-
-    return _ESCAPE.sub(one, text.encode("utf-8", "surrogateescape"))

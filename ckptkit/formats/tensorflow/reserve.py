@@ -10,19 +10,20 @@ import numpy as np
 from ckptkit.errors import EditError
 from ckptkit.formats.items import NEW, Holds, Items
 from ckptkit.formats.tensorflow.dtypes import CODES
-from ckptkit.formats.tensorflow.paths import FINGERPRINT, INDEX, VARIABLES, is_member, shard_path
+from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, shard_path, unused_shards
 from ckptkit.formats.tensorflow.payload import encode
+from ckptkit.formats.tensorflow.savedmodel import check_program
+from ckptkit.formats.tensorflow.savedmodel import companions as others
+from ckptkit.formats.tensorflow.texts import with_texts
 from ckptkit.globs import glob_pattern
-from ckptkit.storage.sidecar import is_sidecar
+from ckptkit.placement import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from ckptkit.catalog import Catalog
     from ckptkit.model import Source
-    from ckptkit.placement import Int64s, Layout, Placement, Target
+    from ckptkit.placement import Int64s, Placement, Target
 
 
 def reserve(before: Catalog, after: Catalog, source: Source | None, target: Target) -> Placement:
@@ -43,13 +44,14 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
     prefix, folder = destination, None
     companions: tuple[tuple[str, str], ...] = ()
     if source is not None and source.folder is not None:
-        _check_saved_model(before, after, source.folder)
+        suspects = [after.names[at] for at in _suspects(after)]
+        check_program(before, after, suspects, source.folder)
         folder = os.path.abspath(source.folder) if target.in_place else destination
         prefix = os.path.join(folder, VARIABLES)
-        companions = tuple(_companions(source.folder, folder, in_place=target.in_place))
-    items = Items(after, Holds("a TensorFlow checkpoint", CODES, encode))
+        companions = tuple(others(source.folder, folder, in_place=target.in_place))
+    items = Items(with_texts(after), Holds("a TensorFlow checkpoint", CODES, encode))
     places = {
-        "copy": lambda: _anew(after, items, target.layout, prefix),
+        "copy": lambda: _anew(after, items, target.layout, prefix, source),
         "link": lambda: _linked(before, items, prefix),
         "append": lambda: _appended(before, items, prefix),
         "patch": lambda: _patched(before, after, items, prefix),
@@ -86,10 +88,16 @@ class _Places(NamedTuple):
 # --- in new files ------------------------------------------------------------------------------
 
 
-def _anew(after: Catalog, items: Items, layout: Layout, prefix: str) -> _Places:
+def _anew(
+    after: Catalog, items: Items, layout: Layout, prefix: str, source: Source | None
+) -> _Places:
     """Lay all items out densely, in the order in which they stood."""
     order = _as_they_stood(items)
     shard, count = _cut(after, items, order, layout)
+    if source is not None and layout == Layout() and _lacks_shards(after, source):
+        # The files that stood for nothing, and are not there, may be very many.
+        used, shard = np.unique(shard, return_inverse=True)
+        count = max(len(used), 1)
     by_shard = np.argsort(shard, kind="stable")
     order, shard = order[by_shard], shard[by_shard]
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(items.size[order])])
@@ -129,6 +137,15 @@ def _cut(catalog: Catalog, items: Items, order: Int64s, layout: Layout) -> tuple
         return number.astype(np.int64), layout.shards
     count = max(catalog.columns.shards, 1)
     return np.minimum(items.old_shard[order], count - 1), count
+
+
+def _lacks_shards(catalog: Catalog, source: Source) -> bool:
+    """Tell whether some of the shards that no tensor is in are missing."""
+    columns = catalog.columns
+    used = columns.files.values()
+    if columns.shards <= len(used):
+        return False
+    return len(used) + len(unused_shards(source.path, columns.shards, used)) < columns.shards
 
 
 def _by_size(sizes: Int64s, limit: int) -> tuple[Int64s, int]:
@@ -259,46 +276,12 @@ def _check_places(before: Catalog, after: Catalog) -> None:
     for at in _suspects(after):
         name = after.names[at]
         tensor, old = after.tensor_at(at), before.columns.tensor(after.rows[at])
-        if tensor.spec != old.spec or tensor.boxes != old.boxes:
+        if tensor.spec == old.spec and tensor.boxes != old.boxes:
+            msg = f"{name!r} is stored in other slices than before; append it instead"
+            raise EditError(msg, tensor=name)
+        if tensor.spec != old.spec:
             msg = f"{name!r} becomes {tensor.spec} and was {old.spec}; append it instead"
             raise EditError(msg, tensor=name)
         if tensor.spec.kind in {"string", "variant"}:
             msg = f"elements of {name!r} have no fixed size; append it instead"
             raise EditError(msg, tensor=name)
-
-
-# --- around the bundle -------------------------------------------------------------------------
-
-
-def _check_saved_model(before: Catalog, after: Catalog, folder: str) -> None:
-    """Refuse what the program beside the variables would contradict."""
-    renamed = list(before.names) != list(after.names)
-    suspects = [after.names[at] for at in _suspects(after)]
-    respecified = [
-        name for name in suspects if name in before and before.spec(name) != after.spec(name)
-    ]
-    if renamed or respecified:
-        what = "names of tensors" if renamed else f"the dtype or shape of {respecified[0]!r}"
-        msg = (
-            f"this edit changes {what}, which saved_model.pb names as well, so that the SavedModel"
-            f" would not load; to edit the variables alone, copy {VARIABLES}.* out of it first"
-        )
-        raise EditError(msg, path=folder)
-
-
-def _companions(old: str, new: str, *, in_place: bool) -> Iterator[tuple[str, str]]:
-    """Yield from and to of every file of a SavedModel that holds no variables.
-
-    In place only the fingerprint is another afterwards.
-    """
-    if in_place:
-        fingerprint = os.path.join(new, FINGERPRINT)
-        if os.path.isfile(fingerprint):
-            yield fingerprint, fingerprint
-        return
-    bundle = os.path.join(old, VARIABLES)
-    for place, _, names in sorted(os.walk(old)):
-        for name in sorted(names):
-            path = os.path.join(place, name)
-            if not is_member(bundle, path) and not is_sidecar(name):
-                yield path, os.path.join(new, os.path.relpath(path, old))

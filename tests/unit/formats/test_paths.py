@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit import CorruptError, UnknownFormatError
+from ckptkit import CorruptError, UnknownFormatError, UnsupportedError
 from ckptkit.formats import by_name
 from ckptkit.formats.tensorflow.paths import resolve, shard_path
 
@@ -72,10 +72,16 @@ def test_a_state_file_leads_nowhere_else(prefix, tmp_path, named):
     assert caught.value.path == str(folder / "checkpoint")
 
 
-@pytest.mark.parametrize("text", ["", "model_checkpoint_path: m-7", 'all: "m-7"', "\0" * 9])
+@pytest.mark.parametrize("text", ["", 'model_checkpoint_path: ""', 'all: "m-7"', "#" * 9])
 def test_a_state_file_that_names_nothing_is_damaged(prefix, tmp_path, text):
     state(tmp_path, text)
-    with pytest.raises(CorruptError, match="model_checkpoint_path"):
+    with pytest.raises(CorruptError, match="no model_checkpoint_path"):
+        resolve(str(tmp_path))
+
+
+def test_a_folder_that_moved_is_told_how_to_be_repaired(prefix, tmp_path):
+    state(tmp_path, 'model_checkpoint_path: "/gone/m-7"')
+    with pytest.raises(CorruptError, match=f"ckptkit register --repair {tmp_path}"):
         resolve(str(tmp_path))
 
 
@@ -119,7 +125,24 @@ def test_variables_of_a_saved_model_stand_for_all_of_it(tmp_path):
     assert resolve(str(prefix)).folder is None
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
     assert resolve(str(prefix)).folder == str(tmp_path / "model")
-    assert resolve(str(tmp_path / "model")).path == str(prefix)
+    for path in ("model", "model/saved_model.pb"):
+        assert resolve(str(tmp_path / path)).path == str(prefix)
+        assert resolve(str(tmp_path / path)).folder == str(tmp_path / "model")
+
+
+def test_a_saved_model_may_be_named_by_its_program_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "variables").mkdir()
+    ckptkit.save(tmp_path / "variables/variables", {"w": 1})
+    (tmp_path / "saved_model.cpb").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert list(ckptkit.open("saved_model.cpb")) == ["w"]
+
+
+@pytest.mark.parametrize("path", ["", "saved_model.pb"])
+def test_a_saved_model_without_variables_says_so(tmp_path, path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UnsupportedError, match="no values outside its program"):
+        ckptkit.open(tmp_path / path)
 
 
 def test_formats_are_found_by_name():
