@@ -1,0 +1,117 @@
+"""Which bundle a path means, where parts of it may be missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+from ckptkit.errors import CkptError, CorruptError, UnknownFormatError
+from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, resolve
+from ckptkit.formats.tensorflow.state import STATE_FILE
+from ckptkit.model import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_SHARDS: Final = 1 << 20
+"""Data files of one bundle; no writer makes as many."""
+
+_DATA: Final = re.compile(r"(.+)\.data-(\d{5,10})-of-(\d{5,10})", re.DOTALL)
+_SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
+
+
+def find_bundle(path: str) -> Source:
+    """Return the bundle that a path stands for, even where its index or shards are missing.
+
+    Raises:
+        FileNotFoundError: There is nothing of a bundle.
+        UnknownFormatError: It is left open which bundle is meant.
+    """
+    named = not os.path.isdir(path) or os.path.isfile(os.path.join(path, STATE_FILE))
+    try:
+        found = resolve(path) if named else None
+    except CkptError:
+        found = None
+    if found is not None:
+        return found
+    if os.path.isdir(path):
+        return _in_folder(path)
+    data = _DATA.fullmatch(path)
+    for prefix in (path, path.removesuffix(INDEX), *([data[1]] if data else [])):
+        if shards_on_disk(prefix) or os.path.isfile(prefix + INDEX):
+            return _bundle(prefix)
+    if os.path.lexists(path):
+        msg = "not a TensorFlow checkpoint, nor what is left of one"
+        raise UnknownFormatError(msg, path=path)
+    raise FileNotFoundError(2, "nothing of a checkpoint of this name", path)
+
+
+def _bundle(prefix: str) -> Source:
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(prefix)))
+    if os.path.abspath(prefix) == os.path.join(folder, VARIABLES) and _is_saved_model(folder):
+        return Source(prefix, folder)
+    return Source(prefix, None)
+
+
+def _is_saved_model(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in _SAVED_MODEL)
+
+
+def _in_folder(folder: str) -> Source:
+    prefix = os.path.join(folder, VARIABLES)
+    if os.path.isfile(prefix + INDEX) or (_is_saved_model(folder) and shards_on_disk(prefix)):
+        return Source(prefix, folder)
+    found = sorted(prefixes(folder))
+    if len(found) == 1:
+        return _bundle(os.path.join(folder, found[0]))
+    if found:
+        names = ", ".join(found[:5])
+        msg = f"the folder has what is left of {len(found)} checkpoints; name one: {names}"
+        raise UnknownFormatError(msg, path=folder)
+    raise FileNotFoundError(2, "nothing of a checkpoint in this folder", folder)
+
+
+def prefixes(folder: str) -> set[str]:
+    """Return the names of all bundles in a folder, whole or not."""
+    found = set()
+    for name in os.listdir(folder or "."):
+        data = _DATA.fullmatch(name)
+        if data is not None:
+            found.add(data[1])
+        elif name.endswith(INDEX) and name != INDEX:
+            found.add(name.removesuffix(INDEX))
+    return found
+
+
+def shards_on_disk(prefix: str) -> Mapping[int, Mapping[int, str]]:
+    """Return the data files of a prefix: by number of shards, then by shard."""
+    found: dict[int, dict[int, str]] = {}
+    for number, count, path in _shards(prefix):
+        found.setdefault(count, {})[number] = path
+    return {count: dict(sorted(files.items())) for count, files in found.items()}
+
+
+def _shards(prefix: str) -> Iterator[tuple[int, int, str]]:
+    folder, name = os.path.split(prefix)
+    if not name or not os.path.isdir(folder or "."):
+        return
+    for entry in os.listdir(folder or "."):
+        data = _DATA.fullmatch(entry)
+        path = os.path.join(folder, entry)
+        if data is None or data[1] != name or not os.path.isfile(path):
+            continue
+        number, count = int(data[2]), int(data[3])
+        if number < count <= MAX_SHARDS:
+            yield number, count, path
+
+
+def check_index_file(path: str) -> None:
+    """Refuse an index that is no file, such as a folder of that name.
+
+    Raises:
+        CorruptError: It is none.
+    """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        msg = "the index is not a file"
+        raise CorruptError(msg, path=path)
