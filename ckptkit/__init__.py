@@ -1,4 +1,27 @@
-"""Open, verify, edit and rewrite checkpoints without building the model."""
+"""Open, verify, edit and rewrite checkpoints without building the model.
+
+:func:`open` gives a :class:`Checkpoint`, a mapping from names to lazy tensors; its ``edit`` gives a
+:class:`Draft`, whose ``plan`` says what would be read and written, and whose plan's ``run`` does
+it::
+
+    ckpt = ckptkit.open("run/model-1000")
+    ckpt.edit("dense/kernel[:, 1] *= 1.5", "drop optimizer state").plan("out/model-1000").run()
+
+Besides:
+
+* :func:`save` writes values in memory, :func:`convert` another kind of file, and :func:`matched`
+  gives the values of one checkpoint the form of another one.
+* :func:`diff` compares two, and :func:`manifest` writes checksums for those that have none.
+* :func:`recover` ends an edit in place that was cut short; :func:`undo` takes back one that kept an
+  undo, which :func:`discard_undo` removes.
+* :func:`salvage` writes what can be saved of a damaged TensorFlow checkpoint.
+* :func:`checkpoints` lists a folder, :func:`register` makes a checkpoint the latest in its state
+  file, and :func:`repair_state` mends that file after a move.
+* :class:`Put`, :class:`Map`, :class:`Prune` and so on are edits as values; statements are strings.
+* :mod:`ckptkit.tf`, to be imported by itself, has TensorFlow's functions for checkpoints.
+
+What is refused raises a :class:`CkptError`; what the system refuses, an ``OSError``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +35,7 @@ if TYPE_CHECKING:
     from ckptkit.api import manifest as manifest
     from ckptkit.api import matched as matched
     from ckptkit.api import recover as recover
+    from ckptkit.api import salvage as salvage
     from ckptkit.api import save as save
     from ckptkit.api import undo as undo
     from ckptkit.checkpoint import Checkpoint as Checkpoint
@@ -19,6 +43,7 @@ if TYPE_CHECKING:
     from ckptkit.checkpoint import open as open  # noqa: A004  it opens, as gzip.open does
     from ckptkit.edits import Map as Map
     from ckptkit.edits import Put as Put
+    from ckptkit.engine.salvage.account import Salvaged as Salvaged
     from ckptkit.errors import CkptError as CkptError
     from ckptkit.errors import ConflictError as ConflictError
     from ckptkit.errors import CorruptError as CorruptError
@@ -28,7 +53,12 @@ if TYPE_CHECKING:
     from ckptkit.errors import TensorNotFoundError as TensorNotFoundError
     from ckptkit.errors import UnknownFormatError as UnknownFormatError
     from ckptkit.errors import UnsupportedError as UnsupportedError
+    from ckptkit.folder import Found as Found
+    from ckptkit.folder import checkpoints as checkpoints
     from ckptkit.placement import Layout as Layout
+    from ckptkit.registry import Registration as Registration
+    from ckptkit.registry import register as register
+    from ckptkit.registry import repair_state as repair_state
     from ckptkit.surgery import Clip as Clip
     from ckptkit.surgery import Dequantize as Dequantize
     from ckptkit.surgery import FoldBatchNorm as FoldBatchNorm
@@ -39,6 +69,7 @@ if TYPE_CHECKING:
     from ckptkit.surgery import Prune as Prune
     from ckptkit.surgery import Quantize as Quantize
     from ckptkit.surgery import Repair as Repair
+    from ckptkit.surgery import Repartition as Repartition
     from ckptkit.surgery import Reshape as Reshape
     from ckptkit.surgery import Resize as Resize
     from ckptkit.surgery import Sparsify as Sparsify
@@ -60,6 +91,7 @@ _HOME: Final = {
             "manifest",
             "matched",
             "recover",
+            "salvage",
             "save",
             "undo",
         ),
@@ -81,6 +113,9 @@ _HOME: Final = {
         ),
         "errors",
     ),
+    **dict.fromkeys(("Found", "checkpoints"), "folder"),
+    **dict.fromkeys(("Registration", "register", "repair_state"), "registry"),
+    "Salvaged": "engine.salvage.account",
     "Layout": "placement",
     **dict.fromkeys(
         (
@@ -94,6 +129,7 @@ _HOME: Final = {
             "Prune",
             "Quantize",
             "Repair",
+            "Repartition",
             "Reshape",
             "Resize",
             "Sparsify",

@@ -1,4 +1,4 @@
-"""The library's face beside checkpoints themselves: convert, compare, save, recover."""
+"""The library's face beside checkpoints themselves: convert, compare, save, recover, salvage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ckptkit.model import Derived, Source, Tensor
 from ckptkit.placement import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ckptkit.engine.check import Difference
     from ckptkit.engine.plan import Plan, Report
     from ckptkit.engine.recover import Recovery
+    from ckptkit.engine.salvage.account import Salvaged
     from ckptkit.matching import By, Matching
     from ckptkit.storage.disk import Disk
 
@@ -153,8 +154,65 @@ def recover(
     return recover(os.fspath(path), again, memory or MEMORY, progress, disk)
 
 
+def salvage(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    donor: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    sizes: str | os.PathLike[str] | None = None,
+    *,
+    keep_damaged: bool = False,
+    dry_run: bool = False,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    writing: Progress | None = None,
+    disk: Disk | None = None,
+) -> Salvaged:
+    """Write a sound checkpoint of what can be saved of a damaged TensorFlow checkpoint.
+
+    The damaged one stays as it is. Every value in the result is the one that was saved, by its
+    checksum, or is named in the account: found without a record, filled from a donor, or kept
+    damaged.
+
+    Args:
+        src: The damaged checkpoint; its index or some of its shards may be missing.
+        dst: Where the result will be.
+        donor: One or several checkpoints of the same model, from which lost tensors are filled,
+            and by whose layout a lost index is made anew.
+        sizes: A table of what is in the data files: lines ``name dtype [shape]`` in the order of
+            the bytes, or what ``ckptkit ls --json`` prints of a checkpoint of the same model.
+        keep_damaged: Keep tensors whose bytes are all there, but have another checksum.
+        dry_run: Say what would be saved, and write nothing.
+        memory: Bytes of staging memory.
+        progress: Called with bytes done and bytes in all, of each pass that reads.
+        writing: The same for what is written.
+        disk: The file system; tests put another one here.
+
+    Raises:
+        CorruptError: Nothing can be saved, or the sizes do not fit the data files.
+        EditError: There is something at ``dst``, or a donor cannot be one.
+        FileNotFoundError: There is nothing of a checkpoint.
+        UnsupportedError: It is a checkpoint of another format.
+    """
+    from ckptkit.engine.salvage.prepare import prepare
+
+    given = [donor] if isinstance(donor, str | os.PathLike) else donor or []
+    found = prepare(
+        os.fspath(src),
+        os.fspath(dst),
+        donors=[os.fspath(one) for one in given],
+        sizes=None if sizes is None else os.fspath(sizes),
+        keep_damaged=keep_damaged,
+        progress=progress,
+    )
+    return found if dry_run else found.write(writing, memory, disk)
+
+
 def undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> Recovery:
     """Take back the latest edit in place that kept an undo: every file gets its bytes back.
+
+    Args:
+        path: The checkpoint.
+        disk: The file system; tests put another one here.
 
     Raises:
         EditError: No undo is kept.
@@ -168,6 +226,10 @@ def undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> Recovery:
 
 def discard_undo(path: str | os.PathLike[str], *, disk: Disk | None = None) -> tuple[str, ...]:
     """Remove what is kept to undo edits of a checkpoint, and undo none; return the paths.
+
+    Args:
+        path: The checkpoint.
+        disk: The file system; tests put another one here.
 
     Raises:
         ConflictError: Another process edits it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ckptkit import _native
 from ckptkit.engine.preflight import check_readable
@@ -13,6 +13,7 @@ from ckptkit.errors import ConflictError, CorruptError
 from ckptkit.formats import Format, find
 from ckptkit.placement import Layout
 from ckptkit.region import Region
+from ckptkit.sizes import counted
 from ckptkit.storage.disk import Sources, stamp
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ckptkit.engine.plan import Plan
     from ckptkit.model import Source, Tensor, TensorSpec
     from ckptkit.region import Box
+    from ckptkit.structure import Objects
 
     Array = NDArray[Any]
     Progress = Any
@@ -38,12 +40,19 @@ BLOCK: Final = 16 << 20
 _KEEP: Final = Layout()
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.open does
+def open(  # noqa: A001  as gzip.open does
+    path: str | os.PathLike[str], reader: Literal["tensorflow"] | None = None
+) -> Checkpoint:
     """Open a checkpoint for reading: only its index is read.
 
     Args:
-        path: A TensorFlow checkpoint prefix or any file of it, a folder with a ``checkpoint``
-            file, or a SavedModel folder; a file of Keras, or the folder of an unzipped model.
+        path: The prefix of a TensorFlow checkpoint of either format or any file of it, a folder
+            with a ``checkpoint`` file, or a SavedModel folder; a file of Keras, or the folder of an
+            unzipped model.
+        reader: ``tensorflow`` to have TensorFlow's own reader read it, from any file system that
+            TensorFlow knows: a prefix such as ``gs://bucket/model-1000``, or a folder with a
+            ``checkpoint`` file. Tensors are read whole then, strings when it is opened, and
+            edits go to a new, local checkpoint.
 
     Raises:
         FileNotFoundError: There is nothing there.
@@ -51,10 +60,20 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001  as gzip.ope
         CorruptError: The index is damaged, or contradicts itself or the data files.
         NeedsRecoveryError: An edit in place was cut short; see :func:`ckptkit.recover`.
         ConflictError: It is being edited in place just now.
+        ValueError: There is no reader of that name.
     """
-    form, source = find(os.fspath(path))
+    form, source = find(os.fspath(path)) if reader is None else _foreign(os.fspath(path), reader)
     check_readable(os.path.abspath(source.path), str(source))
     return Checkpoint(form, source, form.scan(source))
+
+
+def _foreign(path: str, reader: str) -> tuple[Format, Source]:
+    from ckptkit.formats.tensorflow.foreign import FOREIGN
+
+    if reader != "tensorflow":
+        msg = f"no reader is called {reader!r}; there is 'tensorflow'"
+        raise ValueError(msg)
+    return FOREIGN, FOREIGN.detect(path)
 
 
 class Checkpoint(Mapping[str, "StoredTensor"]):
@@ -108,6 +127,16 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         return len(self.catalog)
 
     @property
+    def graph(self) -> Objects | None:
+        """The objects that hold the tensors; None where the checkpoint says nothing of them.
+
+        Raises:
+            CorruptError: What it says does not read.
+        """
+        structure = self.catalog.structure
+        return None if structure is None else structure.objects(self.catalog)
+
+    @property
     def dead_bytes(self) -> int:
         """Bytes of the data files that belong to no tensor; ``how="copy"`` leaves them out."""
         _, *data = (known.size for known in self.stamps)
@@ -127,7 +156,7 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
 
     def __repr__(self) -> str:
         """Return what it is, where, and how large."""
-        return f"<{self.format} checkpoint {self.path!r}: {len(self):,} tensors>"
+        return f"<{self.format} checkpoint {self.path!r}: {counted(len(self), 'tensor')}>"
 
     @property
     def files(self) -> Sources:
@@ -175,6 +204,34 @@ class Checkpoint(Mapping[str, "StoredTensor"]):
         verdict = verify(self.writer, self.source, self.catalog, progress=progress)
         self.check_unchanged()
         return verdict
+
+    def cleaned(self, progress: Progress | None = None) -> tuple[Draft, Verdict]:
+        """Verify everything, and return a draft of a copy that leads no reader astray.
+
+        A copy of the draft has nothing of what warnings are about: bytes around blocks and
+        tensors, bytes that tensors share, bits that no value has, slices that TensorFlow does not
+        join.
+
+        Args:
+            progress: Called with bytes done and bytes in all.
+
+        Returns:
+            The draft, and what verifying found.
+
+        Raises:
+            CorruptError: There is an error, the first of which is told.
+            ConflictError: The checkpoint was edited in place meanwhile.
+        """
+        from ckptkit.surgery.parts import Tidy
+
+        verdict = self.verify(progress)
+        if not verdict.ok:
+            first = verdict.problems[0]
+            msg = f"no clean copy can be made: {first.message}"
+            raise CorruptError(msg, path=first.path, tensor=first.tensor, offset=first.offset)
+        named = [one.tensor for one in verdict.problems if one.tensor is not None]
+        edit = Tidy.of(self.catalog, named)
+        return self.edit(*([edit] if edit.bits or edit.slices else [])), verdict
 
     def edit(
         self, *edits: str | Edit, others: Mapping[str, Checkpoint | str] | None = None

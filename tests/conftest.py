@@ -1,8 +1,9 @@
-"""What all tests share: a quiet TensorFlow, patient Hypothesis, fresh folders."""
+"""What all tests share: a quiet TensorFlow, patient Hypothesis, fresh folders, command lines."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,3 +62,29 @@ def corpus() -> Path:
     if not CORPUS.is_dir():
         pytest.skip("the corpus of real checkpoints does not lie beside this checkout")
     return CORPUS
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line; its exit code, and what it wrote to either stream."""
+
+    from ckptkit.cli import main
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def as_json(run: Callable[..., tuple[int, str, str]]) -> Callable[..., Any]:
+    """Run a command line with ``--json``; the object that it printed."""
+
+    def call(*args: object, code: int = 0) -> Any:
+        found, out, err = run(*args, "--json")
+        assert found == code, err
+        return json.loads(out)
+
+    return call

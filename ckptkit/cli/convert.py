@@ -45,7 +45,7 @@ def command(
 
     edits = [*statements(given["files"], given["edits"])]
     others = bound_to(given["bound"])
-    with ckptkit.open(src) as checkpoint:
+    with ckptkit.open(src, given["reader"]) as checkpoint:
         found = None
         if template is None:
             draft = checkpoint.edit(*edits, others=others)
@@ -54,7 +54,6 @@ def command(
             draft = draft.edit(*edits)
             session.say("\n".join(found.lines()))
         plan = draft.plan(dst, "copy", layout_of(given), sync_config=given["sync_config"])
-        report = perform(session, plan, given)
+        result = perform(session, plan, given)
     if session.json:
-        result = {"plan": plan.to_dict(), "report": report.to_dict() if report else None}
         session.emit(result | ({"matching": found.to_dict()} if found is not None else {}))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import Column, counted, write_table
+from ckptkit.cli.session import Session, json_option, reader_option
+from ckptkit.cli.text import Column, write_table
+from ckptkit.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,16 +30,21 @@ _KINDS: Final = {"only_in_a": "only in A", "only_in_b": "only in B"}
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
 @click.option("--values", is_flag=True, help="Read tensors that differ, and say by how much.")
+@reader_option
 @json_option
 @click.pass_obj
-def command(session: Session, /, a: str, b: str, *, values: bool) -> int:
+def command(session: Session, /, a: str, b: str, *, values: bool, reader: Any) -> int:
     """Compare the checkpoints A and B: names, dtypes, shapes and values.
 
     Values are compared by checksum where that can tell. Exits 1 when they differ.
     """
     import ckptkit
 
-    with session.bar("comparing") as bar, ckptkit.open(a) as one, ckptkit.open(b) as other:
+    with (
+        session.bar("comparing") as bar,
+        ckptkit.open(a, reader) as one,
+        ckptkit.open(b, reader) as other,
+    ):
         differences = ckptkit.diff(one, other, values=values, progress=bar)
         labels = _labels(other.catalog) | _labels(one.catalog) if differences else {}
     if session.json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckptkit.cli.verify import tell
 from ckptkit.cli.writing import bound_to, layout_of, perform, statements, writing_options
 
 if TYPE_CHECKING:
@@ -53,31 +54,46 @@ def command(
     "drop **/Adam*"; see `ckptkit help language`. They are applied in order. Nothing appears at DST
     until all of it is written; in place, a crash at any moment leaves what `ckptkit recover`
     brings to the state before the edit or after it.
+
+    Without an EDIT, and without another way to cut shards, the copy protects who reads DST: SRC is
+    verified first, and refused where it is damaged; of what verifying warns about, DST has nothing.
     """
     import ckptkit
 
     destination = _destination(dst, in_place=in_place or compact)
     edits = [*statements(given["files"], given["edits"])]
     layout = layout_of(given)
-    if not edits and layout == ckptkit.Layout() and not compact:
+    plain = not edits and layout == ckptkit.Layout() and not compact
+    if plain and how == "link":
+        msg = "--how link shares the files of SRC: give an edit with -e, or make a copy without it"
+        raise click.UsageError(msg)
+    if plain and destination is None:
         msg = (
             "nothing to do: give an edit with -e, or a way to cut shards (to write the checkpoint"
             " as another kind of file: ckptkit convert)"
         )
         raise click.UsageError(msg)
     _check_flags(destination, how, compact=compact, keep_undo=keep_undo, resume=given["resume"])
-    with ckptkit.open(src) as checkpoint:
-        plan = checkpoint.edit(*edits, others=bound_to(given["bound"])).plan(
+    others = bound_to(given["bound"])
+    verdict = None
+    with ckptkit.open(src, given["reader"]) as checkpoint:
+        if plain:
+            with session.bar("verifying") as bar:
+                draft, verdict = checkpoint.cleaned(bar)
+            tell(session, src, verdict)
+        else:
+            draft = checkpoint.edit(*edits, others=others)
+        plan = draft.plan(
             destination,
-            "copy" if compact else how,
+            "copy" if compact or plain else how,
             layout,
             keep_undo=keep_undo,
             break_links=break_links,
             sync_config=given["sync_config"],
         )
-        report = perform(session, plan, given)
+        result = perform(session, plan, given)
     if session.json:
-        session.emit({"plan": plan.to_dict(), "report": report.to_dict() if report else None})
+        session.emit(result if verdict is None else {**result, "verified": verdict.to_dict()})
 
 
 def _destination(dst: str | None, *, in_place: bool) -> str | None:

@@ -14,6 +14,8 @@ Ways of writing (--how); `auto` chooses by what each would write, and the plan s
 To a new place, SRC DST:
   copy    All files anew. What stays is cloned where the file system can, else copied by the
           kernel.
+          Without an edit it protects who reads DST: SRC is verified first, and refused where it
+          is damaged; DST has nothing of what verifying warns about.
   link    The shards of SRC get a second name; what changes goes into one shard more. Costs what
           changes. Both checkpoints share files from then on, so neither is edited by patch or
           append (--break-links gives one of them files of its own first). Not across file
@@ -27,6 +29,10 @@ In place, SRC --in-place:
           or dropped may leave dead bytes; `ckptkit ls` and `verify` count them.
   copy    All files anew, in the place of the old ones (--compact). Leaves no dead bytes.
 
+A folder's state file (`checkpoint`) stays as it is, unless --register enters DST in it as the
+latest, which `ckptkit register` does for any checkpoint. A SavedModel keeps its program, so that
+only values may change; its fingerprint follows.
+
 Keras files (.keras, .weights.h5, .weights.json, .h5) are written by copy and patch. A patch changes
 values and names, and leaves tensors out; for another dtype or shape, and for chunks, `auto` writes
 the file anew, and the plan says why. The CRC-32 of a .keras follows a patch. What kind of file a
@@ -34,6 +40,8 @@ copy is, its name tells, as it does to Keras: X.weights.h5, X.keras, or X.weight
 --max-shard-size. --contiguous makes chunked or compressed tensors plain, and --sync-config has
 config.json follow shapes and dtypes. Weights outside a .keras have no checksums: `ckptkit manifest`
 writes some beside them, and `ckptkit verify` compares.
+
+The first format of TensorFlow (V1), and what --reader tensorflow reads, is only copied from.
 
 Safety. An edit in place goes by a journal beside the checkpoint. Whatever cuts it short, `ckptkit
 recover SRC` brings the checkpoint to the state before it or after it; until then nothing opens it.
@@ -44,19 +52,71 @@ removes what an interrupted run left.
 """
 
 
-@click.command("help", short_help="Show the edit language, or the ways of writing.")
-@click.argument("topic", required=False, type=click.Choice(["language", "writing"]))
+TENSORFLOW: Final = """\
+What TensorFlow checkpoints have besides names and values.
+
+Objects. tf.train.Checkpoint and Keras restore by a graph of objects, which lies beside the tensors;
+`ckptkit ls --graph SRC` shows it. A target that begins with graph: is a path in it, or a glob of
+paths; all paths of a shared object count. Names of tensors, graph and slots change together:
+
+  graph:model/**/kernel *= 0.5                  values, by the paths of their objects
+  rename ^model/dense/ -> model/fc/             names; their objects go along
+  rename graph:model/dense -> graph:model/fc    an object; all that is named after it goes along
+  new graph:model/scale = ones(shape=[8])       one more variable, and objects that lead to it
+  copy graph:emb -> graph:head/emb              one more, with the values of another one
+  drop graph:model/head/**                      leave variables out
+  drop optimizer state                          leave out what no object but an optimizer has
+
+In checkpoints of Keras 3 the weights themselves are named optimizer/_trainable_variables/N. A glob
+that would drop them for their name is refused.
+
+Slices. A partitioned tensor is shown, read and edited as one, whatever its dtype. On the way out:
+
+  repartition emb -> 4 axis=0                   store it in slices of about equal length
+  repartition ** -> whole                       join all; also those that TensorFlow cannot read
+
+SavedModels. Open the folder. Its program says names, dtypes and shapes as well, so that only values
+are edited; the fingerprint follows. What Keras 3 exports has every variable twice; an edit of one
+of the two is refused, and told the name of the other.
+
+The first format (V1) is read. `ckptkit convert OLD NEW` makes it the second, and so does any edit.
+
+State files. `ckptkit ls DIR --all` lists a folder. --register, or `ckptkit register SRC`, makes a
+checkpoint the latest in the file `checkpoint`; `ckptkit register --repair DIR` mends that file
+after DIR was moved.
+
+Damage. `ckptkit verify SRC` names tensor, file and bytes. `ckptkit salvage SRC DST` writes what can
+be saved, and says what was lost; --donor OTHER, a checkpoint of the same model, fills that in, and
+tells the layout where the index is lost, as --sizes TABLE does. A copy of a stranger's file, by
+`ckptkit edit SRC DST` without an edit, is clean, or refused.
+
+TensorFlow's own reader. --reader tensorflow reads from any file system that TensorFlow knows, such
+as gs://; `ckptkit verify --against tensorflow` compares what it reads with what ckptkit reads.
+The other way round, ckptkit.tf has TensorFlow's functions for checkpoints without TensorFlow.
+"""
+
+PAGES: Final = ("language", "writing", "tensorflow")
+"""What there are pages on."""
+
+
+@click.command("help", short_help="Show the page on language, writing or tensorflow.")
+@click.argument("topic", required=False, type=click.Choice(PAGES))
 @traceback_option
 @click.pass_context
 def command(ctx: click.Context, topic: str | None) -> None:
-    """Show the page on a TOPIC; without one, what commands there are."""
+    """Show the page on a TOPIC; without one, what commands there are.
+
+    The edit language; the ways of writing; or what TensorFlow checkpoints have besides tensors:
+    objects, slices, SavedModels, state files, and what to do about damage.
+    """
     if topic is None:
         parent = ctx.parent or ctx
         click.echo(parent.get_help())
-        return
-    if topic == "writing":
+    elif topic == "writing":
         click.echo(WRITING, nl=False)
-        return
-    from ckptkit.language import REFERENCE
+    elif topic == "tensorflow":
+        click.echo(TENSORFLOW, nl=False)
+    else:
+        from ckptkit.language import REFERENCE
 
-    click.echo(REFERENCE, nl=False)
+        click.echo(REFERENCE, nl=False)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import Column, counted, printable, write_table
-from ckptkit.sizes import human_size
+from ckptkit.cli.session import Session, json_option, reader_option
+from ckptkit.cli.text import Column, printable, write_table
+from ckptkit.sizes import counted, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,13 +81,13 @@ class Row(NamedTuple):
         offset: int | None = columns.offset[number]
         path = columns.files.get(shard, "")
         if shard >= columns.shards:
-            from ckptkit.storage.datasets import real_path
+            from ckptkit.storage.virtual import real_path
 
             path, offset = real_path(path), None
             shard = next((at for at, file in columns.files.items() if file == path), 0)
         file = os.path.basename(path)
         checksum = None
-        if columns.summed:
+        if columns.has_checksum(number):
             checksum = f"{self.spec.algorithm}:{columns.checksum[number]:08x}"
         return Place(shard, file, offset, columns.size[number], checksum)
 
@@ -151,45 +150,67 @@ def rows(checkpoint: Checkpoint, patterns: Sequence[str] = ()) -> Iterator[Row]:
 @click.argument("path", type=click.Path())
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
 @click.option("-l", "--long", is_flag=True, help="Say also where the bytes are: shard, offset.")
+@click.option("--graph", "as_objects", is_flag=True, help="Show the tree of objects.")
+@click.option("--all", "whole_folder", is_flag=True, help="List the checkpoints of a folder.")
+@reader_option
 @json_option
 @click.pass_obj
-def command(session: Session, /, path: str, patterns: tuple[str, ...], *, long: bool) -> None:
+def command(
+    session: Session,
+    /,
+    path: str,
+    patterns: tuple[str, ...],
+    *,
+    long: bool,
+    as_objects: bool,
+    whole_folder: bool,
+    reader: Any,
+) -> None:
     """List the tensors of the checkpoint at PATH, or those that match a PATTERN.
 
     A PATTERN is a name or a glob: * and ? stay within a segment of a name, ** goes across. With
     layer: in front it is about the names that Keras layers and weights have: layer:head/kernel.
     Only the index is read.
+
+    With --graph the objects of the model are shown, as TensorFlow restores them: local names, and
+    of variables dtype, shape, full name and key. Each stands once, under its shortest path, and
+    other paths point there. A PATTERN is a path of objects then, or a glob of such.
+
+    With --all PATH is a folder, and all checkpoints in it are listed, also
+    those that do not open, and what the folder's state file says of them.
     """
     import ckptkit
 
-    with ckptkit.open(path) as checkpoint:
-        if session.json:
-            _write_json(checkpoint, rows(checkpoint, patterns))
+    if whole_folder:
+        if patterns or long or as_objects or reader is not None:
+            msg = (
+                "--all lists checkpoints: it goes with neither a PATTERN nor -l nor --graph"
+                " nor --reader"
+            )
+            raise click.UsageError(msg)
+        from ckptkit.cli.inventory import list_folder
+
+        list_folder(session, path)
+        return
+    with ckptkit.open(path, reader) as checkpoint:
+        if as_objects:
+            from ckptkit.cli.objects import list_objects
+
+            list_objects(session, checkpoint, patterns, long=long)
+        elif session.json:
+            from ckptkit.cli.jsontext import write_listing
+
+            kind, where = checkpoint.format, checkpoint.path
+            head = {"format": kind, "path": where, "dead_bytes": checkpoint.dead_bytes}
+            write_listing(head, "tensors", (row.to_dict() for row in rows(checkpoint, patterns)))
         else:
-            head = LABELLED if checkpoint.catalog.columns.labels else SHORT
-            columns = (*head, *PLACE) if long else head
-            _write_text(rows(checkpoint, patterns), columns, _place_of(checkpoint), long=long)
+            named = LABELLED if checkpoint.catalog.columns.labels else SHORT
+            columns = (*named, *PLACE) if long else named
+            _write_text(rows(checkpoint, patterns), columns, place_of(checkpoint), long=long)
 
 
-def _write_json(checkpoint: Checkpoint, listing: Iterator[Row]) -> None:
-    """Print one object, row by row: a million tensors need not fit in memory twice."""
-    import json
-
-    # What fails does so before the first byte is printed: an error is one object, too.
-    first = next(listing, None)
-    encode = json.JSONEncoder(ensure_ascii=True).encode
-    write = sys.stdout.write
-    dead = checkpoint.dead_bytes
-    head = encode({"format": checkpoint.format, "path": checkpoint.path, "dead_bytes": dead})
-    write(head[:-1] + ', "tensors": [')
-    if first is not None:
-        write("\n" + encode(first.to_dict()))
-    for row in listing:
-        write(",\n" + encode(row.to_dict()))
-    write("]}\n")
-
-
-def _place_of(checkpoint: Checkpoint) -> str:
+def place_of(checkpoint: Checkpoint) -> str:
+    """Return what kind of checkpoint it is, and where, for the last line."""
     shards = counted(checkpoint.catalog.columns.shards, "shard")
     dead = checkpoint.dead_bytes
     more = f", {human_size(dead)} of dead bytes (edit --compact leaves them out)" if dead else ""

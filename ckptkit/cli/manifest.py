@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from ckptkit.cli.session import Session, json_option, quiet_option
-from ckptkit.cli.text import counted
-from ckptkit.sizes import human_size
+from ckptkit.sizes import counted, human_size
 
 
 @click.command("manifest", short_help="Write checksums beside a checkpoint.")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ckptkit.cli.session import Session, json_option, quiet_option
-from ckptkit.cli.text import counted
 from ckptkit.cli.writing import size
+from ckptkit.sizes import counted
 
 if TYPE_CHECKING:
     from ckptkit.engine.recover import Recovery

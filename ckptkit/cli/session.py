@@ -91,3 +91,12 @@ def quiet_option(function: Function) -> Function:
         callback=_flag("quiet"),
         help="Print nothing but errors.",
     )(function)
+
+
+def reader_option(function: Function) -> Function:
+    """Add ``--reader``, which says who reads a checkpoint."""
+    return click.option(
+        "--reader",
+        type=click.Choice(["tensorflow"]),
+        help="Have TensorFlow's own reader read it, from any file system that it knows.",
+    )(function)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ckptkit.cli.session import Session, json_option
-from ckptkit.cli.text import counted
+from ckptkit.cli.session import Session, json_option, reader_option
 from ckptkit.errors import EditError
-from ckptkit.sizes import human_size
+from ckptkit.sizes import counted, human_size
 
 if TYPE_CHECKING:
     from ckptkit.checkpoint import Checkpoint
@@ -23,9 +22,10 @@ SHOWN: Final = 1000
 @click.argument("path", type=click.Path())
 @click.argument("name", metavar="NAME[REGION]")
 @click.option("--stats", is_flag=True, help="Show count, range, mean and so on, not values.")
+@reader_option
 @json_option
 @click.pass_obj
-def command(session: Session, /, path: str, name: str, *, stats: bool) -> None:
+def command(session: Session, /, path: str, name: str, *, stats: bool, reader: Any) -> None:
     """Show the tensor NAME of the checkpoint at PATH, or a part of it: "dense/kernel[:, 1]".
 
     With layer: in front, NAME is what a Keras layer calls its weight: "layer:head/kernel[:, 1]".
@@ -34,7 +34,7 @@ def command(session: Session, /, path: str, name: str, *, stats: bool) -> None:
     """
     import ckptkit
 
-    with ckptkit.open(path) as checkpoint:
+    with ckptkit.open(path, reader) as checkpoint:
         named, region = _split(checkpoint, name)
         found = _one(checkpoint, named)
         from ckptkit.cli.values import Chosen
@@ -72,9 +72,9 @@ def _one(checkpoint: Checkpoint, name: str) -> str:
     Raises:
         EditError: It stands for none, or for several.
     """
-    from ckptkit.globs import LABEL, select
+    from ckptkit.globs import PREFIXES, select
 
-    if not name.startswith(LABEL) or name in checkpoint:
+    if not name.startswith(PREFIXES) or name in checkpoint:
         return name
     found, *more = select(checkpoint.catalog, name)
     if more:

@@ -38,11 +38,6 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code <= _LAST_BMP else f"\\U{code:08x}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``1 tensor`` or ``1,234 tensors``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.

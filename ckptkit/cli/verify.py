@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ckptkit.cli.session import Session, json_option, quiet_option
-from ckptkit.cli.text import counted
-from ckptkit.sizes import human_size
+from ckptkit.sizes import counted, human_size
 
 if TYPE_CHECKING:
     from ckptkit.engine.check import Verdict
@@ -16,24 +16,34 @@ if TYPE_CHECKING:
 
 @click.command("verify", short_help="Check structure and checksums.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--against",
+    type=click.Choice(["tensorflow"]),
+    help="Read it with TensorFlow's own reader as well, and compare every bit.",
+)
 @json_option
 @quiet_option
 @click.pass_obj
-def command(session: Session, /, paths: tuple[str, ...]) -> int:
+def command(session: Session, /, paths: tuple[str, ...], *, against: str | None) -> int:
     """Check the structure and every checksum of the checkpoint at each PATH.
 
-    Where a manifest lies beside it, as ckptkit manifest makes one, that is compared as well.
+    Where a manifest lies beside it, as ckptkit manifest makes one, that is compared as well. With
+    --against tensorflow so is what TensorFlow reads: names, dtypes, shapes, and every bit. It runs
+    in a process of its own, which a hostile file may crash.
 
     Exits 1 when something is wrong; warnings alone are no failure.
     """
     from ckptkit.engine.check import verify_path
 
     verdicts = []
+    compared: list[dict[str, Any]] = []
     for path in paths:
         with session.bar("verifying") as bar:
             verdict = verify_path(path, progress=bar)
+        if against is not None:
+            verdict = _against(session, path, verdict, compared)
         verdicts.append(verdict)
-        _say(session, path, verdict)
+        tell(session, path, verdict)
     passed = all(verdict.ok for verdict in verdicts)
     if session.json:
         problems = [problem.to_dict() for verdict in verdicts for problem in verdict.problems]
@@ -43,18 +53,35 @@ def command(session: Session, /, paths: tuple[str, ...]) -> int:
             for path, verdict in zip(paths, verdicts, strict=True)
             for note in verdict.notes
         ]
-        session.emit({"ok": passed, "checked_bytes": checked, "problems": problems, "notes": notes})
+        result = {"ok": passed, "checked_bytes": checked, "problems": problems, "notes": notes}
+        session.emit(result | ({} if against is None else {"against": compared}))
     return 0 if passed else 1
 
 
-def _say(session: Session, path: str, verdict: Verdict) -> None:
+def _against(
+    session: Session, path: str, verdict: Verdict, compared: list[dict[str, Any]]
+) -> Verdict:
+    """Return a verdict with what TensorFlow's reader says."""
+    from ckptkit.engine.against import compare_readers
+
+    with session.bar("comparing with TensorFlow") as bar:
+        found = compare_readers(path, bar)
+    compared.append({"path": path, **found.to_dict()})
+    notes = [*verdict.notes, *found.notes]
+    if found.tensors:
+        notes.append(f"{counted(found.tensors, 'tensor')} read by TensorFlow as well")
+    return replace(
+        verdict,
+        ok=verdict.ok and found.ok,
+        problems=(*verdict.problems, *found.problems),
+        notes=tuple(notes),
+    )
+
+
+def tell(session: Session, path: str, verdict: Verdict) -> None:
+    """Print what verifying a checkpoint found."""
     for problem in verdict.problems:
-        place = [problem.path]
-        if problem.tensor is not None:
-            place.append(f"tensor {problem.tensor!r}")
-        if problem.offset is not None:
-            place.append(f"at byte {problem.offset}")
-        session.say(": ".join([problem.severity, *place, problem.message]))
+        session.say(f"{problem.severity}: {problem}")
     for note in verdict.notes:
         session.say(f"{path}: {note}")
     noun = "warning" if verdict.ok else "problem"

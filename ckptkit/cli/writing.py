@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from ckptkit.cli.session import json_option, quiet_option
+from ckptkit.cli.session import json_option, quiet_option, reader_option
 from ckptkit.sizes import human_size
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ckptkit.cli.session import Session
     from ckptkit.engine.plan import Plan, Report
     from ckptkit.placement import Layout
+    from ckptkit.registry import Registration
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -126,6 +127,12 @@ _OPTIONS: Final = (
     ),
     click.option("--memory", type=size, metavar="SIZE", help="Staging memory; 256M by default."),
     click.option("--jobs", type=click.IntRange(1), help="Threads that do the work."),
+    click.option(
+        "--register",
+        is_flag=True,
+        help="TensorFlow: name DST as the latest in the state file (`checkpoint`) beside it.",
+    ),
+    reader_option,
     json_option,
     quiet_option,
 )
@@ -138,8 +145,8 @@ def writing_options(function: Function) -> Function:
     return function
 
 
-def perform(session: Session, plan: Plan, given: Mapping[str, Any]) -> Report | None:
-    """Show a plan, and run it unless it is only to be shown.
+def perform(session: Session, plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Show a plan, and run it unless it is only to be shown; return what JSON says of that.
 
     Args:
         session: How to speak.
@@ -148,9 +155,20 @@ def perform(session: Session, plan: Plan, given: Mapping[str, Any]) -> Report | 
     """
     if given["strict"]:
         plan.check_exact()
+    if given["register"]:
+        _check_registrable(plan)
     session.say(str(plan))
-    if given["dry_run"]:
-        return None
+    report = None if given["dry_run"] else _run(session, plan, given)
+    done = None
+    if given["register"] and report is not None:
+        done = _register(session, report.destination)
+    if not session.json:
+        return {}
+    registration = {"registration": done.to_dict() if done else None} if given["register"] else {}
+    return {"plan": plan.to_dict(), "report": report and report.to_dict(), **registration}
+
+
+def _run(session: Session, plan: Plan, given: Mapping[str, Any]) -> Report:
     with session.bar("writing") as bar, _executor(given["jobs"]) as executor:
         limits = {} if given["memory"] is None else {"memory": given["memory"]}
         report = plan.run(
@@ -163,6 +181,38 @@ def perform(session: Session, plan: Plan, given: Mapping[str, Any]) -> Report | 
         )
     session.say(_told(report))
     return report
+
+
+def _check_registrable(plan: Plan) -> None:
+    """Refuse to write what cannot be registered afterwards.
+
+    Raises:
+        click.UsageError: It is not what a state file names.
+        CkptError: The state file is damaged, or cannot hold the name.
+    """
+    from ckptkit.registry import FORMATS, check_place
+
+    if plan.target.in_place:
+        msg = "--register is for a new destination; in place, the state file stays as it is"
+        raise click.UsageError(msg)
+    if not plan.format.name.startswith(FORMATS) or plan.placement.folder is not None:
+        what = f"a {plan.format.name} file" if plan.placement.folder is None else "a SavedModel"
+        msg = f"--register: a state file names TensorFlow checkpoints, and DST becomes {what}"
+        raise click.UsageError(msg)
+    check_place(plan.placement.index.removesuffix(".index"))
+
+
+def _register(session: Session, destination: str) -> Registration:
+    from ckptkit.cli.register import lines
+    from ckptkit.registry import register
+
+    try:
+        done = register(destination)
+    except BaseException as error:
+        error.add_note(f"it is written; to register it: ckptkit register {destination}")
+        raise
+    session.say("\n  ".join(lines(done)))
+    return done
 
 
 def statements(files: tuple[TextIO, ...], edits: tuple[str, ...]) -> Iterator[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ckptkit.engine.compare import Difference, compare
+from ckptkit.engine.findings import Problem
 from ckptkit.engine.preflight import check_readable
-from ckptkit.engine.sums import Problem, compare_sums
+from ckptkit.engine.sums import compare_sums
 from ckptkit.errors import (
     CkptError,
     ConflictError,
@@ -100,8 +101,15 @@ def verify(
     files = form.files(source, catalog)
     known = [stamp(path) for path in (files[:1] if form.index_tells else files)]
 
-    def warn(path: str, offset: int | None, message: str) -> None:
-        problems.append(Problem(path, None, offset, message, "warning"))
+    def warn(
+        path: str,
+        offset: int | None,
+        message: str,
+        *,
+        tensor: str | None = None,
+        severity: Literal["warning", "error"] = "warning",
+    ) -> None:
+        problems.append(Problem(path, tensor, offset, message, severity))
 
     members: Sequence[Member] = ()
     try:

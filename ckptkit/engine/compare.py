@@ -135,6 +135,8 @@ def _unlike(a: Catalog, b: Catalog, at_a: Int64s, at_b: Int64s) -> Bools:
     for field in ("dtype", "size", "checksum"):
         same &= np.asarray(getattr(one, field))[row_a] == np.asarray(getattr(other, field))[row_b]
     same &= _same_shapes(one, other, row_a, row_b)
+    for columns, row in ((one, row_a), (other, row_b)):
+        same &= (np.asarray(columns.flags)[row] & columns.UNSUMMED) == 0
     unlike = np.ones(len(at_a), bool)
     unlike[plain] = ~same
     return unlike

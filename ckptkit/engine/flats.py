@@ -224,7 +224,8 @@ class Flats:
             columns.offset[0, which] = np.asarray(stored.offset)[read]
             columns.length[0, which] = np.asarray(stored.size)[read]
             columns.checksum[0, which] = np.asarray(stored.checksum)[read]
-            columns.summed[0, which] = stored.summed
+            without = (np.asarray(stored.flags)[read] & stored.UNSUMMED) != 0
+            columns.summed[0, which] = stored.summed & ~without
         return columns
 
     def _fits(self, columns: _Columns) -> NDArray[np.bool_]:

@@ -16,13 +16,13 @@ import msgspec
 
 from ckptkit import _native
 from ckptkit.engine.crew import Scratch, each
+from ckptkit.engine.findings import Problem
 from ckptkit.engine.read import check
-from ckptkit.engine.sums import Problem
 from ckptkit.errors import CkptError, ConflictError, CorruptError, UnsupportedError
 from ckptkit.model import Stored, TensorSpec
-from ckptkit.storage.datasets import is_dataset_path, real_path
 from ckptkit.storage.disk import Disk, Sources
 from ckptkit.storage.frames import packed, unpacked
+from ckptkit.storage.virtual import is_virtual, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -291,7 +291,7 @@ def _changed(wanted: int, found: int) -> str:
 
 def _problem(name: str, tensor: Tensor, text: str) -> Problem:
     extent = _pieces(tensor)[0].extent
-    offset = None if is_dataset_path(extent.path) else extent.offset
+    offset = None if is_virtual(extent.path) else extent.offset
     return Problem(real_path(extent.path), name, offset, text)
 
 

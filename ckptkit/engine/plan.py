@@ -19,6 +19,7 @@ from ckptkit.engine.run import MEMORY, Means, run_work
 from ckptkit.engine.stages import Stage, stages_of
 from ckptkit.errors import ConflictError, CorruptError, EditError
 from ckptkit.model import Derived
+from ckptkit.sizes import counted
 from ckptkit.storage.disk import Disk, stamp
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ class Plan:
             f"{self.how} {_WHERE[self.target.in_place]} {self.destination}",
             *(f"  {edit}" for edit in self.edits),
             (
-                f"  {_many(given['tensors'], 'tensor')}, {self.tensors_changed:,} with new values,"
-                f" in {_many(given['shards'], 'shard')}"
+                f"  {counted(given['tensors'], 'tensor')}, {self.tensors_changed:,} with new"
+                f" values, in {counted(given['shards'], 'shard')}"
             ),
             *(
                 f"  {label:<9}{given[key]:>20,} bytes"
@@ -363,13 +364,9 @@ class Plan:
 
 def _more(count: int) -> Iterator[str]:
     if count > 0:
-        yield f"  and {_many(count, 'stage')} more"
+        yield f"  and {counted(count, 'stage')} more"
 
 
 def _whole(nbytes: int) -> Iterator[str]:
     if nbytes:
         yield f"  {'memory':<9}{nbytes:>20,} bytes for what has to be seen whole"
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

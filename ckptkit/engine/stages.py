@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ckptkit.engine.program import derivations, is_measured
 from ckptkit.model import Derived, Stored, Tensor
+from ckptkit.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,7 @@ class Stage:
     def __str__(self) -> str:
         """Return the stage for people."""
         verb = "measure" if self.measures else "compute"
-        noun = "tensor" if self.tensors == 1 else "tensors"
-        words = [f"{self.tensors:,} {noun}"]
+        words = [counted(self.tensors, "tensor")]
         if self.passes > 1:
             words.append(f"{self.passes} passes")
         if self.granularity != "element":
@@ -76,12 +76,12 @@ def stages_of(work: Work) -> tuple[Stage, ...]:
 
 def _together(stages: list[Stage]) -> tuple[Stage, ...]:
     """Return stages with those that do the same to other tensors counted as one."""
-    counted: Counter[tuple[str, Granularity, int, bool]] = Counter()
+    alike: Counter[tuple[str, Granularity, int, bool]] = Counter()
     for stage in stages:
-        counted[stage.chain, stage.granularity, stage.passes, stage.measures] += stage.tensors
+        alike[stage.chain, stage.granularity, stage.passes, stage.measures] += stage.tensors
     return tuple(
         Stage(chain, count, kind, passes, measures)
-        for (chain, kind, passes, measures), count in counted.items()
+        for (chain, kind, passes, measures), count in alike.items()
     )
 
 

@@ -8,24 +8,20 @@ segment has its checksum then; others have theirs joined from those of their seg
 
 from __future__ import annotations
 
+import errno
 import itertools
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from ckptkit import _native
 from ckptkit.engine.crew import Scratch, each
-from ckptkit.errors import (
-    CkptError,
-    ConflictError,
-    CorruptError,
-    UnsupportedError,
-)
+from ckptkit.engine.findings import Finding, Problem, mismatch, problems_of
+from ckptkit.errors import ConflictError, CorruptError, UnsupportedError
 from ckptkit.model import TensorSpec
-from ckptkit.region import Region
 from ckptkit.storage.digest import digest
+from ckptkit.storage.virtual import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,11 +31,9 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.columns import Columns
     from ckptkit.formats import Member
-    from ckptkit.region import Box
     from ckptkit.storage.disk import Sources
 
     Int64s = NDArray[np.int64]
-    Severity = Literal["error", "warning"]
     Progress = Callable[[int, int], object]
 
 CELL: Final = 2 << 20
@@ -47,43 +41,6 @@ CELL: Final = 2 << 20
 
 STREAMS: Final = 256
 """String tensors that one thread takes at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is not as it should be.
-
-    Attributes:
-        path: The file.
-        tensor: The tensor, if it is about one.
-        offset: Byte offset in the file, if it is about one place.
-        message: What was expected and what was found.
-        severity: A warning is about something that readers accept, an error about what they do
-            not, or should not.
-    """
-
-    path: str
-    tensor: str | None
-    offset: int | None
-    message: str
-    severity: Severity = "error"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """Return the line that an error about it would print."""
-        return str(CkptError(self.message, path=self.path, tensor=self.tensor, offset=self.offset))
-
-
-class _Finding(NamedTuple):
-    """What is wrong with a row of the columns, before it is known whose row that is."""
-
-    row: int
-    offset: int
-    message: str
-    severity: Severity = "error"
 
 
 def compare_sums(
@@ -101,12 +58,65 @@ def compare_sums(
     archived = [_Member(member, sources) for member in members]
     shards: list[_Shard] = []
     texts: list[_Texts] = []
+    # Whatever tensors are in such a file are in its members, and summed with these.
+    within = {member.path for member in members if member.algorithm == "crc32c"}
     for number, rows, parsed in _by_shard(columns):
         path = columns.files[number]
+        if real_path(path) in within:
+            continue
         shards.append(_Shard(columns, sources, path, rows[~parsed]))
         texts += _texts(columns, sources, path, rows[parsed])
     jobs: list[_Shard | _Texts] = [*shards, *texts]
     total = sum(job.nbytes for job in jobs) + sum(member.size for member in members)
+    _do([*texts, *shards, *archived], total, progress)
+    found = [(job.path, finding) for job in jobs for finding in job.findings()]
+    checked = sum(job.checked for job in jobs) + sum(member.size for member in members)
+    problems = [problem for one in archived for problem in one.problems()]
+    return [*problems_of(catalog, found), *problems], checked
+
+
+class Summed(NamedTuple):
+    """The checksums that rows have.
+
+    Attributes:
+        found: By row, for those that have one.
+        broken: What is wrong with the others, by row.
+    """
+
+    found: dict[int, int]
+    broken: dict[int, str]
+
+
+def sum_rows(
+    columns: Columns, rows: Int64s, sources: Sources, progress: Progress | None = None
+) -> Summed:
+    """Return the checksums of rows as they are in the files, whatever the index says.
+
+    Bytes that the device does not give are as good as missing.
+
+    Args:
+        columns: The rows of a checkpoint.
+        rows: Which of them; their files are there.
+        sources: Opens files.
+        progress: Called with bytes done and bytes in all.
+    """
+    jobs: list[_Shard | _Texts] = []
+    for number, some, parsed in _by_shard(columns, rows):
+        path = columns.files[number]
+        jobs.append(_Shard(columns, sources, path, some[~parsed], patient=True))
+        jobs += _texts(columns, sources, path, some[parsed], patient=True)
+    _do(jobs, sum(job.nbytes for job in jobs), progress)
+    found: dict[int, int] = {}
+    broken: dict[int, str] = {}
+    for job in jobs:
+        sums, wrong = job.results()
+        found.update(sums)
+        broken.update(wrong)
+    return Summed(found, broken)
+
+
+def _do(jobs: Sequence[_Shard | _Texts | _Member], total: int, progress: Progress | None) -> None:
+    """Have threads do all cells of some jobs."""
     done = 0
 
     def tick(nbytes: int) -> None:
@@ -115,28 +125,27 @@ def compare_sums(
         if progress is not None:
             progress(done, total)
 
-    whole: list[_Shard | _Member] = [*shards, *archived]
-    cells = itertools.chain.from_iterable(job.cells() for job in whole)
-    each(itertools.chain((text.check for text in texts), cells), CELL, tick)
-    found = [(job.path, finding) for job in jobs for finding in job.findings()]
-    checked = sum(job.checked for job in jobs) + sum(member.size for member in members)
-    problems = [problem for one in archived for problem in one.problems()]
-    return [*_name(catalog, found), *problems], checked
+    each(itertools.chain.from_iterable(job.cells() for job in jobs), CELL, tick)
 
 
-def _by_shard(columns: Columns) -> Iterator[tuple[int, Int64s, NDArray[np.bool_]]]:
+def _by_shard(
+    columns: Columns, rows: Int64s | None = None
+) -> Iterator[tuple[int, Int64s, NDArray[np.bool_]]]:
     """Yield every shard with its rows, by offset, and which of these are streams of elements."""
     if not len(columns) or not columns.summed:
         return
-    stored = np.flatnonzero((np.asarray(columns.flags) & columns.SLICED) == 0)
+    stored = rows
+    if stored is None:
+        stored = np.flatnonzero((np.asarray(columns.flags) & columns.SLICED) == 0)
     shard = np.asarray(columns.shard)[stored]
     order = np.lexsort((np.asarray(columns.offset)[stored], shard))
     stored, shard = stored[order], shard[order]
     names = columns.dtype_names.items()
     codes = [code for code, name in names if TensorSpec(name, ()).algorithm != "crc32c"]
     parsed = np.isin(np.asarray(columns.dtype)[stored], codes)
-    for number in columns.files:
-        low, high = np.searchsorted(shard, [number, number + 1]).tolist()
+    numbers = [*columns.files]
+    ends = (np.searchsorted(shard, numbers, side).tolist() for side in ("left", "right"))
+    for number, low, high in zip(numbers, *ends, strict=True):
         yield number, stored[low:high], parsed[low:high]
 
 
@@ -149,9 +158,18 @@ class _Shard:
         nbytes: Bytes that will be read: fewer, where tensors share some.
     """
 
-    def __init__(self, columns: Columns, sources: Sources, path: str, rows: Int64s) -> None:
-        """Cut the shard into segments."""
+    def __init__(
+        self,
+        columns: Columns,
+        sources: Sources,
+        path: str,
+        rows: Int64s,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Cut the shard into segments; a patient one goes on where the device fails to read."""
         self.path = path
+        self._patient = patient
         self._sources = sources
         self._rows = rows
         self._start = np.asarray(columns.offset)[rows]
@@ -191,21 +209,47 @@ class _Shard:
             if low < whole < high:
                 self._sum(scratch, low, whole)
             return nbytes
+        except OSError as error:
+            if error.errno != errno.EIO or not self._patient:
+                raise
+            if high - low > 1:
+                for at in range(low, high):
+                    self._sum(scratch, at, at + 1)
+            else:
+                self._lost[low] = True
+            return nbytes
         sums = _native.crc32c_segments(part, self._edges[low + 1 : high + 1] - start)
         self._sums[low:high] = np.frombuffer(sums, np.uint32)
         return nbytes
 
-    def findings(self) -> Iterator[_Finding]:
+    def findings(self) -> Iterator[Finding]:
         """Yield the rows whose checksum differs, once all cells are done."""
-        found = self._joined()
-        lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lost)])
-        missing = lost[self._last] > lost[self._first]
+        found, missing = self._joined(), self._missing()
         for at in np.flatnonzero((found != self._wanted) | missing).tolist():
             start, end = int(self._start[at]), int(self._end[at])
-            text = _mismatch(start, end, int(self._wanted[at]), int(found[at]))
+            text = mismatch(start, end, int(self._wanted[at]), int(found[at]))
             if missing[at]:
                 text = f"bytes {start} to {end} are beyond the end of the file"
-            yield _Finding(int(self._rows[at]), start, text)
+            yield Finding(int(self._rows[at]), start, text, missing=bool(missing[at]))
+
+    def results(self) -> tuple[dict[int, int], dict[int, str]]:
+        """Return the checksums of rows, and what is wrong with those that have none."""
+        found, missing = self._joined(), self._missing()
+        rows = self._rows
+        sums = dict(zip(rows[~missing].tolist(), found[~missing].tolist(), strict=True))
+        length = self._sources.file(self.path).size if missing.any() else 0
+        broken = {}
+        for at in np.flatnonzero(missing).tolist():
+            start, end = int(self._start[at]), int(self._end[at])
+            what = "are beyond the end of the file" if end > length else "cannot be read"
+            broken[int(rows[at])] = f"bytes {start} to {end} {what}"
+        return sums, broken
+
+    def _missing(self) -> NDArray[np.bool_]:
+        """Tell of every row whether some of its bytes are not there."""
+        lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lost)])
+        missing: NDArray[np.bool_] = lost[self._last] > lost[self._first]
+        return missing
 
     def _joined(self) -> NDArray[np.uint32]:
         """Return the checksum of every row.
@@ -247,13 +291,12 @@ def _covered(first: Int64s, last: Int64s, count: int) -> NDArray[np.bool_]:
     return np.cumsum(depth)[:count] > 0
 
 
-def _mismatch(start: int, end: int, wanted: int, found: int) -> str:
-    return f"checksum of bytes {start} to {end}: expected {wanted:08x}, found {found:08x}"
-
-
-def _texts(columns: Columns, sources: Sources, path: str, rows: Int64s) -> Iterator[_Texts]:
+def _texts(
+    columns: Columns, sources: Sources, path: str, rows: Int64s, *, patient: bool = False
+) -> Iterator[_Texts]:
     for at in range(0, len(rows), STREAMS):
-        yield _Texts(columns, sources, path, rows[at : at + STREAMS].tolist())
+        some = rows[at : at + STREAMS].tolist()
+        yield _Texts(columns, sources, path, some, patient=patient)
 
 
 class _Member:
@@ -273,18 +316,23 @@ class _Member:
     def _sum(self, scratch: Scratch, start: int) -> int:
         part = scratch[: min(CELL, self._member.size - start)]
         self._sources.file(self._member.path).read_into(part, self._member.offset + start)
-        self._sums[start] = _native.crc32(part), part.nbytes
+        crc = _native.crc32c if self._member.algorithm == "crc32c" else _native.crc32
+        self._sums[start] = crc(part), part.nbytes
         return part.nbytes
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong, once all cells are done."""
         member, found = self._member, 0
+        plain = member.algorithm == "crc32c"
+        combine = _native.crc32c_combine if plain else _native.crc32_combine
         for _, (value, nbytes) in sorted(self._sums.items()):
-            found = _native.crc32_combine(found, value, nbytes)
+            found = combine(found, value, nbytes)
         if found != member.checksum:
             text = f"member {member.name!r}: CRC-32 is {found:08x}, the archive says"
+            if plain:
+                text = f"{member.name}: CRC-32C is {found:08x}, the file says"
             text = f"{text} {member.checksum:08x}; {member.otherwise}"
-            yield Problem(member.path, None, member.offset, text)
+            yield Problem(member.path, member.tensor, member.offset, text)
 
 
 class _Texts:
@@ -296,29 +344,46 @@ class _Texts:
         nbytes: Bytes that will be read.
     """
 
-    def __init__(self, columns: Columns, sources: Sources, path: str, rows: list[int]) -> None:
-        """Hold the rows."""
+    def __init__(
+        self,
+        columns: Columns,
+        sources: Sources,
+        path: str,
+        rows: list[int],
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Hold the rows; where the device fails to read one, a patient one goes on."""
         self.path = path
+        self._patient = patient
+        self._sums: dict[int, int] = {}
         self._columns = columns
         self._sources = sources
         self._rows = rows
-        self._found: list[_Finding] = []
+        self._found: list[Finding] = []
         self.checked = 0
         self.nbytes = sum(columns.size[row] for row in rows)
 
-    def check(self, scratch: Scratch) -> int:
-        """Compare the checksums of all rows; return the bytes that were read."""
+    def cells(self) -> Iterator[Callable[[Scratch], int]]:
+        """Yield the only job; it takes a buffer of ``CELL`` bytes and returns the bytes it did."""
+        yield self._check
+
+    def _check(self, scratch: Scratch) -> int:
         for row in self._rows:
             start = self._columns.offset[row]
             try:
                 self._check_row(row, scratch)
                 self.checked += self._columns.size[row]
             except UnsupportedError as error:
-                self._found.append(_Finding(row, start, error.message, "warning"))
+                self._found.append(Finding(row, start, error.message, "warning"))
             except ConflictError as error:
-                self._found.append(_Finding(row, error.offset or 0, error.message))
+                self._found.append(Finding(row, error.offset or 0, error.message, missing=True))
             except CorruptError as error:
-                self._found.append(_Finding(row, start + (error.offset or 0), error.message))
+                self._found.append(Finding(row, start + (error.offset or 0), error.message))
+            except OSError as error:
+                if error.errno != errno.EIO or not self._patient:
+                    raise
+                self._found.append(Finding(row, start, "its bytes cannot be read"))
         return self.nbytes
 
     def _check_row(self, row: int, scratch: Scratch) -> None:
@@ -330,37 +395,16 @@ class _Texts:
             part = scratch[: min(CELL, end - at)]
             self._sources.file(self.path).read_into(part, at)
             stream.update(part)
-        found = stream.value()
+        self._sums[row] = found = stream.value()
         if found != columns.checksum[row]:
-            text = _mismatch(start, end, columns.checksum[row], found)
-            self._found.append(_Finding(row, start, text))
+            text = mismatch(start, end, columns.checksum[row], found)
+            self._found.append(Finding(row, start, text))
 
-    def findings(self) -> Iterable[_Finding]:
+    def results(self) -> tuple[dict[int, int], dict[int, str]]:
+        """Return the checksums of rows, and what is wrong with those that have none."""
+        wrong = {one.row: one.message for one in self._found if one.row not in self._sums}
+        return self._sums, wrong
+
+    def findings(self) -> Iterable[Finding]:
         """Return what is wrong, once everything was checked."""
         return self._found
-
-
-def _name(catalog: Catalog, found: list[tuple[str, _Finding]]) -> list[Problem]:
-    """Say which tensor, and which slice of it, each finding is about."""
-    if not found:
-        return []
-    wanted = {finding.row for _, finding in found}
-    owners: dict[int, tuple[str, Box | None]] = {}
-    parts = catalog.columns.parts
-    for name, row in zip(catalog.names, catalog.rows, strict=True):
-        if row in wanted:
-            owners[row] = name, None
-        for box, at in parts.get(row, ()):
-            if at in wanted:
-                owners[at] = name, box
-    problems = []
-    for path, finding in found:
-        name, slice_ = owners[finding.row]
-        where = "" if slice_ is None else f"slice {_text(slice_)}: "
-        text = where + finding.message
-        problems.append(Problem(path, name, finding.offset, text, finding.severity))
-    return problems
-
-
-def _text(box: Box) -> str:
-    return str(Region(box.slices()))

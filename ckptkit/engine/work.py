@@ -371,7 +371,9 @@ class _Computed:
         piece = base.source.pieces[part] if base and isinstance(base.source, Stored) else None
         # Bytes of another checkpoint, as edits read them, are not those that are carried over.
         ours = piece is not None and piece.extent.path in self._sources
-        touched = touches(tensor) if ours else None
+        # Where only a part changes, the checksum follows from the old one of the whole.
+        unsummed = piece is not None and piece.checksum is None and self._placement.spans is None
+        touched = touches(tensor) if ours and not unsummed else None
         changed = tuple(filter(touched, blocks)) if touched else blocks
         return Boxed(
             item,

@@ -7,11 +7,12 @@ offers what :class:`Format` asks for.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from ckptkit.errors import UnknownFormatError
 from ckptkit.formats.keras import KERAS
 from ckptkit.formats.tensorflow import TENSORFLOW
+from ckptkit.formats.tensorflow.v1 import TENSORFLOW_V1
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Iterator, Sequence
@@ -28,14 +29,16 @@ GROUP: Final = "ckptkit.formats"
 
 
 class Member(NamedTuple):
-    """A byte range of a file that has a CRC-32 as a whole.
+    """A byte range of a file that has a checksum as a whole.
 
     Attributes:
         path: The file.
         offset, size: The range, in bytes.
-        checksum: What the file says that its CRC-32 is.
+        checksum: What the file says that it is.
         name: What the file calls it.
-        otherwise: What readers do where its CRC-32 is another one.
+        otherwise: What readers do where its checksum is another one.
+        algorithm: Which checksum it is.
+        tensor: The tensor that it is about, if it is about one.
     """
 
     path: str
@@ -44,12 +47,25 @@ class Member(NamedTuple):
     checksum: int
     name: str
     otherwise: str
+    algorithm: Literal["crc32", "crc32c"] = "crc32"
+    tensor: str | None = None
 
 
 class Warn(Protocol):
-    """Takes a finding that does not stop a reader: its file, its byte offset, and the text."""
+    """Takes a finding: its file, its byte offset, and the text.
 
-    def __call__(self, path: str, offset: int | None, message: str) -> None:
+    A warning is about what readers accept, an error about what they do not, or should not.
+    """
+
+    def __call__(
+        self,
+        path: str,
+        offset: int | None,
+        message: str,
+        *,
+        tensor: str | None = None,
+        severity: Literal["warning", "error"] = "warning",
+    ) -> None:
         """Note the finding."""
 
 
@@ -149,6 +165,7 @@ class Format(Protocol):
 def known() -> Iterator[Format]:
     """Iterate over the formats, ours first."""
     yield TENSORFLOW
+    yield TENSORFLOW_V1
     yield KERAS
     # Reading the entry points costs more than listing a checkpoint, so only if ours all decline.
     from importlib.metadata import entry_points
@@ -162,16 +179,17 @@ def find(path: str) -> tuple[Format, Source]:
 
     Raises:
         UnknownFormatError: No format claims it.
+        CorruptError: It is the beginning of a checkpoint.
         FileNotFoundError: There is nothing at the path.
     """
     for candidate in known():
         source = candidate.detect(path)
         if source is not None:
             return candidate, source
-    if not os.path.lexists(path):
-        raise FileNotFoundError(2, "no checkpoint of this name", path)
-    msg = "not a checkpoint of a format that ckptkit knows"
-    raise UnknownFormatError(msg, path=path)
+    # What no format claims is looked at more closely, which takes a module of its own.
+    from ckptkit.formats import unknown
+
+    return unknown.refuse(path)
 
 
 def absolute(source: Source) -> Source:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.golden.handmade import NUMBERS, numpy_dtype, random_array
+from tests.golden.handmade import NUMBERS, numpy_dtype, random_array, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,13 +42,6 @@ def values_of(found: Any) -> Array:
     if found.dtype.name == "string":
         return np.array(array, object)
     return np.asarray(array)
-
-
-def texts(*elements: bytes) -> Array:
-    """Return an object array of bytes."""
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array
 
 
 TEXTS = texts(b"", b"\0", b"a\0b\0", "été 世界 🎈".encode(), b"x" * 127, b"y" * 128, b"\xff\xfe")
@@ -97,6 +90,22 @@ def write(
         tensors=list(tensors.values()),
     )
     return str(prefix)
+
+
+def write_first(
+    tf: Any,
+    path: Path | str,
+    tensors: Mapping[str, Any],
+    slices: Sequence[str] | None = None,
+) -> str:
+    """Write tensors with the SaveSlices operation, which writes the first format."""
+    tf.raw_ops.SaveSlices(
+        filename=str(path),
+        tensor_names=list(tensors),
+        shapes_and_slices=list(slices or [""] * len(tensors)),
+        data=list(tensors.values()),
+    )
+    return str(path)
 
 
 def restore(tf: Any, prefix: Path | str, name: str | bytes, dtype: str, spec: str = "") -> Array:

@@ -10,16 +10,12 @@ import pytest
 
 import ckptkit
 from tests.compat.tensors import TEXTS, every_dtype, restore, tensor, texts, write
-from tests.golden.handmade import Bundle, as_bytes, grid, numpy_dtype, random_array
+from tests.golden.handmade import Bundle, grid, numpy_dtype, random_array, same
 from tests.oracle import snappy
 
 pytestmark = pytest.mark.tensorflow
 
 EVERY = every_dtype()
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,13 @@ from tests.compat.tensors import (
     values_of,
     write,
 )
-from tests.golden.handmade import as_bytes, random_array
+from tests.golden.handmade import as_bytes, random_array, same
 
 pytestmark = pytest.mark.tensorflow
 
 EVERY = every_dtype()
 PLAIN = {name: pair for name, pair in EVERY.items() if not pair[0].startswith("q")}
 KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
 
 
 LAYOUTS = {

@@ -16,7 +16,7 @@ from ckptkit.formats import known
 from ckptkit.model import Box, Stored
 from ckptkit.placement import Target
 from tests.contract.cases import CASES
-from tests.golden.handmade import NUMBERS, as_bytes, random_array
+from tests.golden.handmade import NUMBERS, random_array, same
 
 SHAPES = ((), (3,), (2, 3), (0,), (4, 1, 5))
 
@@ -51,10 +51,6 @@ def opened(case, values, tmp_path):
     """A checkpoint of all those values."""
     with ckptkit.open(case.save(tmp_path, values)) as found:
         yield found
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
 
 
 def contents(folder):
@@ -134,6 +130,10 @@ def test_extents_lie_in_the_files_and_do_not_overlap(case, opened):
 def test_a_name_that_is_not_there_is_an_error_with_a_hint(opened):
     with pytest.raises(TensorNotFoundError, match="float32/1"):
         opened["float32/1x"]
+
+
+def test_tensors_that_are_just_saved_are_of_no_objects(opened):
+    assert opened.graph is None
 
 
 def test_a_catalog_survives_pickling(opened):

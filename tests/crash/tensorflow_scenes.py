@@ -8,9 +8,12 @@ import numpy as np
 
 import ckptkit
 from ckptkit import _native
+from ckptkit.formats.tensorflow.graph.load import load_graph
+from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
 from tests.crash.scene import PIECES, Scene, edit, undone
 from tests.golden.handmade import Bundle, grid
 from tests.oracle.varint import put_number
+from tests.unit.formats.graph.graphs import encoded, variable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +88,42 @@ def saved_model(folder: Path) -> None:
     (folder / "m" / "fingerprint.pb").write_bytes(fingerprint)
 
 
+def objects(folder: Path) -> None:
+    """Make a checkpoint with an object graph, in which an optimizer keeps a slot variable."""
+    nodes = [
+        {"edges": [(1, "net"), (2, "optimizer")], "values": True},
+        {"edges": [(3, "w"), (4, "b")], "values": True},
+        {"edges": [(5, "iter")], "slots": [(3, "m", 6)], "values": True},
+        variable(value_of("net/w")),
+        variable(value_of("net/b")),
+        variable(value_of("optimizer/iter")),
+        variable(value_of("net/w/.OPTIMIZER_SLOT/optimizer/m")),
+    ]
+    tensors = values()
+    held = {
+        value_of("net/w"): tensors["w"],
+        value_of("net/b"): tensors["b"],
+        value_of("optimizer/iter"): np.int64(7),
+        value_of("net/w/.OPTIMIZER_SLOT/optimizer/m"): tensors["v"],
+        GRAPH_KEY: encoded(nodes),
+    }
+    ckptkit.save(folder / "m", held, layout=ckptkit.Layout(shards=2))
+
+
+def value_of(path: str) -> str:
+    """Return the key of a variable."""
+    return f"{path}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def goes_with_its_graph(path: Path) -> None:
+    """Fail unless the graph of a checkpoint has the keys of its tensors, and verifies."""
+    with ckptkit.open(path) as found:
+        graph = load_graph(found.catalog)
+        assert graph is not None
+        assert sorted(graph.key) == sorted(name for name in found if name != GRAPH_KEY)
+        assert not [one for one in found.verify().problems if one.tensor == GRAPH_KEY]
+
+
 # --- what is done ------------------------------------------------------------------------------
 
 LITTLE = ("w[:, 1] *= 2", "b[3] = 7")
@@ -92,6 +131,8 @@ MUCH = ("w *= 2", "b += 1", "v[:, 2:17] *= 0.5")
 MEASURED = ("w = x / norm(x)", "b = (x - mean(x)) / std(x)", "v[:, 2:17] += 0.1 * normal()")
 GIVEN = ('w = 0.5 * x + 0.5 * cast(t("donor:w"), float32)', 'b[3] = norm(t("donor:w"))')
 GROWING = ("cast w -> bfloat16", "copy b -> twin", "v[0] = 3")
+STATELESS = ("drop optimizer state", "rename graph:net -> graph:model", "graph:model/b[3] = 7")
+RENAMED = ("rename ^net/ -> model/", "new graph:model/c = ones(shape=[3])")
 THREE, ONE = ckptkit.Layout(shards=3), ckptkit.Layout(shards=1)
 
 TENSORFLOW = {
@@ -118,6 +159,20 @@ TENSORFLOW = {
     "append": Scene(plain, edit(*GROWING, how="append")),
     "append with undo": Scene(plain, edit(*GROWING, how="append", keep_undo=True)),
     "append of names": Scene(plain, edit("rename ^w$ -> u", "drop text", how="append")),
+    "append of objects": Scene(objects, edit(*STATELESS, how="append"), sound=goes_with_its_graph),
+    "append of objects with undo": Scene(
+        objects, edit(*RENAMED, how="append", keep_undo=True), sound=goes_with_its_graph
+    ),
+    "undo of append of objects": undone(
+        objects, edit(*STATELESS, how="append", keep_undo=True), sound=goes_with_its_graph
+    ),
+    "patch by paths of objects": Scene(
+        objects,
+        edit("graph:net/w *= 2", "graph:net/w/.OPTIMIZER_SLOT/*/m += 1", how="patch"),
+        pieces=PIECES,
+        sound=goes_with_its_graph,
+    ),
+    "compact of objects": Scene(objects, edit(*RENAMED, how="copy"), sound=goes_with_its_graph),
     "compact": Scene(with_dead_bytes, edit("v *= 2", how="copy")),
     "compact to more shards": Scene(plain, edit(layout=THREE)),
     "compact to fewer shards": Scene(with_dead_bytes, edit(layout=ONE, how="copy")),
@@ -139,6 +194,8 @@ TENSORFLOW = {
     "model, patch in pieces": Scene(saved_model, edit(*MUCH, how="patch"), pieces=PIECES),
     "model, append": Scene(saved_model, edit("w *= 2", how="append")),
     "model, compact": Scene(saved_model, edit("v *= 2", how="copy", layout=ONE)),
+    "model, patch with undo": Scene(saved_model, edit(*LITTLE, how="patch", keep_undo=True)),
+    "model, undo of patch": undone(saved_model, edit(*LITTLE, how="patch", keep_undo=True)),
     "model, undo of append": undone(saved_model, edit("w *= 2", how="append", keep_undo=True)),
 }
 

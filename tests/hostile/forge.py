@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.engine.check import Problem, verify_path
+from ckptkit.engine.check import verify_path
 from tests.oracle import entry, table
 from tests.oracle.crc import crc32c, mask
 from tests.oracle.varint import put_bytes, put_number, put_varint
@@ -17,6 +17,8 @@ from tests.oracle.varint import put_bytes, put_number, put_varint
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from ckptkit.engine.findings import Problem
 
 FLOAT, STRING, VARIANT, RESOURCE = 1, 7, 21, 20
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckptkit
-from ckptkit import CorruptError, UnknownFormatError, UnsupportedError
+from ckptkit import CorruptError, UnknownFormatError
 from ckptkit.engine.check import verify_path
 from tests.hostile.forge import PAYLOAD, SOUND, refused, write
 from tests.oracle import table
@@ -51,7 +51,7 @@ def test_any_member_file_will_do(tmp_path: Path, name: str) -> None:
 def test_first_format_of_tensorflow(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     path.write_bytes(table.encode([(b"", b"\x0a\x00"), (b"key", b"value")]))
-    refused(str(path), UnsupportedError, "first format (V1)")
+    refused(str(path), CorruptError, "a protobuf message does not parse")
 
 
 def test_index_is_a_folder(tmp_path: Path) -> None:
@@ -80,13 +80,23 @@ def test_state_file_names_nothing_that_is_there(tmp_path: Path) -> None:
     refused(state(tmp_path, "gone"), CorruptError, "'gone'", "no gone.index", file="checkpoint")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\0", b"model_checkpoint_path: model", b'x: "model"']
-)
+@pytest.mark.parametrize("content", [b"", b'x: "model"', b"all_model_checkpoint_paths: []"])
 def test_state_file_without_a_path(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, SOUND, PAYLOAD)
     path = state(tmp_path, content)
     refused(path, CorruptError, "no model_checkpoint_path", file="checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"\xff\xfe\0", "at byte 0: a state file is text in UTF-8"),
+        (b"model_checkpoint_path: model", "at byte 23: the state file does not parse"),
+    ],
+)
+def test_state_file_that_is_none(tmp_path: Path, content: bytes, part: str) -> None:
+    write(tmp_path, SOUND, PAYLOAD)
+    refused(state(tmp_path, content), CorruptError, part, file="checkpoint")
 
 
 def test_state_file_with_a_nul(tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ def test_dtype_unknown_is_not_read(tmp_path: Path, dtype: int) -> None:
         ckptkit.open(path)["w"][0]
     with pytest.raises(UnsupportedError):
         next(ckptkit.open(path)["w"].blocks())
-    assert verify_path(path).ok
+    (problem,) = verify_path(path).problems
+    assert (problem.tensor, problem.severity) == ("w", "error")
+    assert problem.message.startswith(f"dtype {dtype} is ")
+    assert problem.message.endswith("; TensorFlow aborts on this")
 
 
 @pytest.mark.parametrize("dtype", [0, 99, RESOURCE])

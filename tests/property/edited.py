@@ -10,12 +10,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 import ckptkit
-from tests.golden.handmade import Bundle, as_bytes, numpy_dtype
+from tests.golden.handmade import Bundle, numpy_dtype, same
 from tests.property.strategies import SEEDS, slicings
-
-
-def same(found, expected):
-    return found.shape == expected.shape and as_bytes(found) == as_bytes(expected)
 
 
 def contents(prefix):

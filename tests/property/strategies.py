@@ -113,3 +113,31 @@ def bundles(draw: st.DrawFn, max_size: int = 5, *, big_endian: bool | None = Non
         name = key.decode("utf-8", "surrogateescape")
         made.values[name], made.dtypes[name] = values, dtype
     return made
+
+
+@st.composite
+def tilings(draw: st.DrawFn, shape: tuple[int, ...], most: int = 6) -> list[Extents]:
+    """Draw slices that tile a shape, no grid but cut one by one, in any order.
+
+    An axis that a slice has all of is named as such, or by its length.
+    """
+    boxes = [[(0, size) for size in shape]]
+    for _ in range(draw(st.integers(0, most))):
+        at = draw(st.integers(0, len(boxes) - 1))
+        wide = [axis for axis, (_, size) in enumerate(boxes[at]) if size > 1]
+        if not wide:
+            continue
+        axis = draw(st.sampled_from(wide))
+        start, size = boxes[at][axis]
+        first = draw(st.integers(1, size - 1))
+        boxes.append([*boxes[at]])
+        boxes[at][axis], boxes[-1][axis] = (start, first), (start + first, size - first)
+    explicit = draw(st.booleans())
+    slices = [
+        [
+            (start, size) if explicit or size < whole else (0, -1)
+            for (start, size), whole in zip(box, shape, strict=True)
+        ]
+        for box in boxes
+    ]
+    return draw(st.permutations(slices))

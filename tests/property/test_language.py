@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Rename
+from ckptkit.edits import Assign, Cast
 from ckptkit.errors import EditError
 from ckptkit.expressions import (
     OPS,
@@ -31,6 +31,7 @@ from ckptkit.language.scanner import MAX_LENGTH
 from ckptkit.language.statements import VERBS
 from ckptkit.lowering import NumpyOps, is_number
 from ckptkit.model import DTYPES
+from ckptkit.naming import Copy, Drop, Keep, Rename
 from ckptkit.region import Region
 from ckptkit.surgery import (
     Clip,
@@ -43,6 +44,7 @@ from ckptkit.surgery import (
     Prune,
     Quantize,
     Repair,
+    Repartition,
     Reshape,
     Resize,
     Sparsify,
@@ -177,6 +179,8 @@ EDITS = st.one_of(
     st.builds(Transpose, NAMES, st.none() | TUPLES),
     st.builds(Reshape, NAMES, TUPLES),
     st.builds(Take, NAMES, TUPLES, INTS),
+    st.builds(Repartition, NAMES, st.integers(1, 1 << 16), INTS),
+    st.builds(Repartition, NAMES),
     st.builds(Resize, NAMES, st.integers(0, 10**17), INTS, FILLS.filter(bool), INTS),
     st.builds(Split, NAMES, SEVERAL, INTS, st.none() | TUPLES),
     st.builds(Join, SEVERAL, NAMES, INTS),

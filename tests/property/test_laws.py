@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import ckptkit
 from ckptkit import CorruptError, Layout
-from ckptkit.edits import Copy, Drop
 from ckptkit.globs import is_glob
+from ckptkit.naming import Copy, Drop
 from ckptkit.storage.disk import Disk
 from tests.golden.handmade import (
     CODES,

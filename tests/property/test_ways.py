@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import ckptkit
 from ckptkit import EditError
-from ckptkit.edits import Copy, Drop
 from ckptkit.globs import is_glob
+from ckptkit.naming import Copy, Drop
 from ckptkit.storage.disk import Disk
 from ckptkit.storage.runs import bytes_touched, read_runs, write_runs
 from tests.property.edited import check_values, contents, edited_bundles

@@ -42,6 +42,7 @@ MAKERS = (
     "trained",
     "many",
     "vectors",
+    "variables",
     "sliced",
     "matrix",
     "square",

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptkit
-from ckptkit.engine import check, compare, sums
-from ckptkit.engine.check import Problem, verify_path
+from ckptkit.engine import check, compare, mixture, sums
+from ckptkit.engine.check import verify_path
 from ckptkit.engine.crew import each
-from tests.golden.handmade import Bundle
+from ckptkit.engine.findings import Problem
+from tests.golden.damage import flip
+from tests.golden.handmade import Bundle, texts
 from tests.hostile import forge
 from tests.property.strategies import arrays, slicings, tensors
 
@@ -32,20 +34,6 @@ pytestmark = pytest.mark.usefixtures("unsynced")
 def save(path: Path, values: Mapping[str, object], **layout: Any) -> str:
     ckptkit.save(path, values, layout=ckptkit.Layout(**layout))
     return str(path)
-
-
-def texts(*elements: bytes) -> np.ndarray:
-    values = np.empty(len(elements), object)
-    values[:] = elements
-    return values
-
-
-def flip(path: str, offset: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
 
 
 @pytest.fixture
@@ -359,3 +347,21 @@ def test_opaque_values_are_compared_by_checksum(tmp_path: Path) -> None:
     (found,) = ckptkit.diff(*paths, values=True)
     assert (found.kind, found.count) == ("values", None)
     assert ckptkit.diff(paths[0], paths[0], values=True) == ()
+
+
+def test_strangers_are_counted_shard_by_shard(tmp_path: Path) -> None:
+    """As the definition has it, whatever rows fail, and whatever rows count."""
+    names = [f"w{number:02d}" for number in range(60)]
+    save(tmp_path / "m", dict.fromkeys(names, np.arange(3.0)), max_shard_bytes=24 * 13)
+    columns = ckptkit.open(tmp_path / "m").catalog.columns
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        failing = np.flatnonzero(rng.random(60) < rng.choice([0.1, 0.9, 1.0])).tolist()
+        among = np.flatnonzero(rng.random(60) < 0.8).tolist() if rng.random() < 0.5 else None
+        expected = []
+        for shard in sorted(columns.files):
+            rows = [row for row in among or range(60) if columns.shard[row] == shard]
+            wrong = len({*rows} & {*failing})
+            if 3 <= wrong == len(rows) or (len(rows) >= 10 and wrong >= 0.9 * len(rows)):
+                expected.append((shard, columns.shards, wrong, len(rows)))
+        assert [tuple(one) for one in mixture.strangers(columns, failing, among)] == expected

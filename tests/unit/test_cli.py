@@ -1,8 +1,7 @@
-"""The command line, as its user meets it."""
+"""Commands that read, as their user meets them."""
 
 import os
 import pty
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +10,13 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.cli import text, writing
-from ckptkit.cli.failure import report
+from ckptkit.cli import text
 from ckptkit.cli.ls import Row
-from ckptkit.cli.progress import Bar
-from ckptkit.cli.session import Session
 from ckptkit.region import Box
+from tests.golden.damage import flip
+from tests.golden.make import FILES
+from tests.unit.listed import KERNEL, TENSORS, loaded, process
 
-KERNEL = np.arange(12, dtype=np.float32).reshape(4, 3)
-TENSORS = {
-    "dense/bias": np.array([0, np.nan, np.inf], np.float32),
-    "dense/kernel": KERNEL,
-    "note": "hello",
-    "step": np.int64(7),
-}
 HOSTILE = "red\x1b[31m\u202e/\udcff\n"
 
 
@@ -32,17 +24,6 @@ HOSTILE = "red\x1b[31m\u202e/\udcff\n"
 def model(tmp_path):
     ckptkit.save(tmp_path / "model", TENSORS)
     return str(tmp_path / "model")
-
-
-def process(*args, **options):
-    command = [sys.executable, "-m", "ckptkit", *map(str, args)]
-    return subprocess.run(command, capture_output=True, check=False, **options)
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
 
 
 class TestLs:
@@ -155,14 +136,7 @@ class TestLs:
 
 
 def test_a_listing_starts_quickly(model):
-    code = (
-        "import sys; from ckptkit.cli import main; main(['ls', sys.argv[1]]);"
-        "print(*sorted({'tensorflow', 'h5py', 'numpy', 'rich', 'json'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, model], capture_output=True, check=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == ""
+    assert not {"tensorflow", "h5py", "numpy", "rich", "json"} & loaded("ls", model)
 
 
 @pytest.mark.parametrize(
@@ -175,18 +149,8 @@ def test_a_listing_starts_quickly(model):
     ],
 )
 def test_a_listing_of_a_keras_file_starts_quickly(name):
-    code = (
-        "import sys; from ckptkit.cli import main; main(['ls', sys.argv[1]]);"
-        "heavy = {'tensorflow', 'keras', 'h5py', 'numpy', 'rich', 'tempfile', 'zipfile'};"
-        "print(*sorted(heavy & set(sys.modules)))"
-    )
-    path = Path(__file__).parents[1] / "golden" / "files" / name
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], capture_output=True, check=True, text=True
-    )
-    *listed, heavy = done.stdout.splitlines()
-    assert len(listed) > 3
-    assert heavy == ""
+    heavy = {"tensorflow", "keras", "h5py", "numpy", "rich", "tempfile", "zipfile"}
+    assert not heavy & loaded("ls", FILES / name)
 
 
 class TestShow:
@@ -291,7 +255,7 @@ class TestVerify:
 
     def test_damage_is_named(self, run, as_json, model, tmp_path):
         ckptkit.save(tmp_path / "bad", {"x": KERNEL})
-        flip(tmp_path / "bad.data-00000-of-00001")
+        flip(tmp_path / "bad.data-00000-of-00001", -1)
         code, out, _ = run("verify", tmp_path / "bad", model)
         assert code == 1
         assert "tensor 'x'" in out
@@ -303,7 +267,7 @@ class TestVerify:
 
     def test_a_damaged_index_is_a_problem(self, as_json, tmp_path):
         ckptkit.save(tmp_path / "bad", {"x": KERNEL})
-        flip(tmp_path / "bad.index")
+        flip(tmp_path / "bad.index", -1)
         found = as_json("verify", tmp_path / "bad", code=1)
         assert (found["ok"], len(found["problems"])) == (False, 1)
 
@@ -355,294 +319,3 @@ class TestDiff:
         }
         values = next(entry for entry in found["differences"] if entry["kind"] == "values")
         assert (values["max_abs"], values["count"]) == (1, 12)
-
-
-class TestEdit:
-    def test_writes_what_was_asked_for(self, as_json, model, tmp_path):
-        out = tmp_path / "out/model"
-        found = as_json("edit", model, out, "-e", "dense/kernel[:, 1] *= 1.5", "-e", "drop note")
-        assert found["plan"]["tensors"] == 3
-        assert found["plan"]["bytes_written"] == found["report"]["bytes_written"]
-        assert {"bytes_read", "bytes_reused", "seconds"} <= set(found["report"])
-        edited = ckptkit.open(out)
-        assert "note" not in edited
-        np.testing.assert_array_equal(edited["dense/kernel"].read(), KERNEL * [1, 1.5, 1])
-
-    def test_a_dry_run_writes_nothing(self, as_json, run, model, tmp_path):
-        before = set(tmp_path.iterdir())
-        line = ("edit", model, tmp_path / "out", "-e", "dense/kernel = 0", "--dry-run")
-        assert as_json(*line)["report"] is None
-        _, out, _ = run(*line)
-        assert "dense/kernel = 0" in out
-        assert set(tmp_path.iterdir()) == before
-
-    def test_text_says_what_was_written(self, run, model, tmp_path):
-        code, out, _ = run("edit", model, tmp_path / "out", "-e", "step += 1")
-        assert code == 0
-        assert out.splitlines()[-1].startswith("copy: wrote ")
-        assert run("edit", model, tmp_path / "b", "-e", "step += 1", "-q") == (0, "", "")
-
-    def test_edits_from_a_file_come_first(self, as_json, model, tmp_path):
-        (tmp_path / "edits").write_text("# more\n\n  step += 1\nrename ^step$ -> steps\n")
-        as_json("edit", model, tmp_path / "out", "-f", tmp_path / "edits", "-e", "steps *= 10")
-        assert ckptkit.open(tmp_path / "out")["steps"].read() == 80
-
-    @pytest.mark.parametrize(
-        ("options", "shards"),
-        [
-            (["--shards", 2], 2),
-            (["--max-shard-size", "48"], 3),
-            (["--shard-rule", "dense/*", "--shard-rule", "step"], 3),
-        ],
-    )
-    def test_shards(self, as_json, model, tmp_path, options, shards):
-        found = as_json("edit", model, tmp_path / "out", *options)
-        assert found["plan"]["shards"] == shards
-        assert ckptkit.diff(model, tmp_path / "out") == ()
-
-    def test_threads_device_and_memory(self, as_json, model, tmp_path):
-        line = ("--jobs", 2, "--memory", "64M", "--device", "numpy", "--how", "copy")
-        found = as_json("edit", model, tmp_path / "out", "-e", "dense/kernel = 0", *line)
-        assert found["report"]["device"] == "numpy"
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            ([], "nothing to do"),
-            (["-e", "step = 0", "--memory", "much"], "'much' is no size"),
-            (["-e", "step = 0", "--device", "tpu"], "'tpu' is none of auto"),
-            (["-e", "step = 0", "--jobs", "0"], "0 is not in the range"),
-            (["-e", "step = 0", "--how", "move"], "'move' is not one of"),
-            (["-e", "step = 0", "--how", "patch"], "is for an edit in place"),
-            (["-e", "step = 0", "--in-place"], "has no destination"),
-            (["--shards", "2", "--max-shard-size", "1M"], "choose one of --shards"),
-            (["--max-shard-size", "0"], "above 0"),
-        ],
-    )
-    def test_usage(self, run, model, tmp_path, options, words):
-        code, out, err = run("edit", model, tmp_path / "out", *options)
-        assert (code, out) == (2, "")
-        assert err.startswith("Usage: ckptkit edit")
-        assert words in err
-
-    def test_without_a_destination(self, run, model):
-        code, _, err = run("edit", model, "-e", "step = 0")
-        assert code == 2
-        assert "give a destination" in err
-
-    @pytest.mark.parametrize("dst", ["", ".", "{}", "{}/"])
-    def test_a_folder_is_no_destination(self, run, model, tmp_path, dst):
-        code, _, err = run("edit", model, dst.format(tmp_path), "-e", "step = 0")
-        assert code == 2
-        assert "is a folder" in err
-
-    @pytest.mark.parametrize("statement", ["step ! 0", "stop = 0", "dense/kernel[9] = 0"])
-    def test_refused(self, run, model, tmp_path, statement):
-        code, out, err = run("edit", model, tmp_path / "out", "-e", statement)
-        assert (code, out) == (4, "")
-        assert err.startswith("ckptkit: error: ")
-        assert not list(tmp_path.glob("out*"))
-
-    @pytest.mark.parametrize("options", [[], ["--dry-run"]])
-    def test_strict_refuses_what_depends_on_the_device(self, run, model, tmp_path, options):
-        line = ("edit", model, tmp_path / "out", "--strict", *options)
-        code, out, err = run(*line, "-e", "dense/kernel = exp(x) * 2")
-        assert (code, out) == (4, "")
-        assert "strict: exp may differ" in err
-        assert not list(tmp_path.glob("out*"))
-        assert run(*line, "-e", "dense/kernel *= 2")[0] == 0
-
-    def test_an_existing_destination_is_refused(self, run, model):
-        assert run("edit", model, model, "-e", "step = 0")[0] == 4
-
-    @pytest.mark.parametrize(
-        ("text", "nbytes"),
-        [
-            ("1048576", 1 << 20),
-            ("256M", 256 << 20),
-            ("1GiB", 1 << 30),
-            ("1.5k", 1536),
-            ("2 TB", 2 << 40),
-        ],
-    )
-    def test_sizes(self, text, nbytes):
-        assert writing.size(text) == nbytes
-
-
-class TestErrors:
-    def test_no_such_file(self, run, as_json, tmp_path):
-        code, out, err = run("ls", tmp_path / "none")
-        assert (code, out) == (6, "")
-        assert err == f"ckptkit: error: {tmp_path}/none: no checkpoint of this name\n"
-        error = as_json("ls", tmp_path / "none", code=6)["error"]
-        assert (error["kind"], error["path"]) == ("FileNotFoundError", f"{tmp_path}/none")
-
-    def test_unknown_format(self, run, as_json, tmp_path):
-        (tmp_path / "notes.txt").write_text("hello")
-        assert run("verify", tmp_path / "notes.txt")[0] == 3
-        error = as_json("ls", tmp_path / "notes.txt", code=3)["error"]
-        assert error["kind"] == "UnknownFormatError"
-        assert set(error) == {"kind", "message", "path", "tensor", "offset"}
-
-    def test_usage_as_json(self, as_json):
-        assert as_json("ls", "--nope", code=2)["error"]["kind"] == "NoSuchOption"
-
-    def test_a_name_in_a_message_cannot_drive_a_terminal(self, run, model):
-        _, _, err = run("show", model, "no\x1b[31m\nckptkit: error: fake")
-        assert "\x1b" not in err
-        assert len([line for line in err.splitlines() if line.startswith("ckptkit: error:")]) == 1
-
-    @pytest.mark.parametrize("line", [("--traceback", "ls", "{}"), ("ls", "{}", "--traceback")])
-    def test_traceback_before_or_after(self, run, tmp_path, line):
-        _, _, err = run(*(part.format(tmp_path / "none") for part in line))
-        assert err.startswith("Traceback")
-        assert err.splitlines()[-1].startswith("ckptkit: error: ")
-
-    def test_an_unexpected_error_is_a_bug(self, run, model, monkeypatch):
-        monkeypatch.setattr("ckptkit.open", lambda _: 1 / 0, raising=False)
-        code, _, err = run("ls", model)
-        assert code == 70
-        assert err.startswith("ckptkit: error: this is a bug in ckptkit: ZeroDivisionError")
-
-    @pytest.mark.parametrize(
-        ("error", "code"),
-        [
-            (ckptkit.CorruptError("m"), 3),
-            (ckptkit.EditError("m"), 4),
-            (ckptkit.ConflictError("m"), 5),
-            (OSError(28, "No space left on device", "file"), 6),
-            (OSError("odd"), 6),
-            (MemoryError(), 6),
-        ],
-    )
-    def test_exit_codes(self, capsys, error, code):
-        assert report(error, Session()) == code
-        assert capsys.readouterr().err.startswith("ckptkit: error: ")
-
-    def test_full_standard_output(self, model):
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "ckptkit", "ls", model],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        assert done.returncode == 6
-        assert done.stderr == b"ckptkit: error: No space left on device\n"
-
-    @pytest.mark.parametrize("line", [("ls", "{}"), ("ls", "{}", "--json"), ("help", "language")])
-    def test_a_closed_pipe_is_quiet(self, model, line):
-        ours, theirs = os.pipe()
-        os.close(ours)
-        done = subprocess.run(
-            [sys.executable, "-m", "ckptkit", *(part.format(model) for part in line)],
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-        os.close(theirs)
-        assert (done.returncode, done.stderr) == (141, b"")
-
-
-HELD_STEP = """
-import sys
-from ckptkit.engine import run
-
-perform = run.perform
-
-def held(settings, step):
-    print("working", flush=True)
-    sys.stdin.read()
-    return perform(settings, step)
-
-run.perform = held
-from ckptkit.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("jobs", [(), ("--jobs", "1")])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing_behind(model, tmp_path, number, code, jobs):
-    out = tmp_path / "out"
-    out.mkdir()
-    line = ["edit", model, str(out / "deep" / "model"), "-e", "dense/kernel *= 2", "-q", *jobs]
-    with subprocess.Popen(
-        [sys.executable, "-c", HELD_STEP, *line],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as running:
-        assert running.stdout.readline() == b"working\n"
-        assert list((out / "deep").iterdir())
-        running.send_signal(number)
-        running.stdin.close()
-        assert running.wait() == code
-        word = b"interrupted" if number == signal.SIGINT else b"terminated"
-        assert running.stderr.read() == b"ckptkit: error: " + word + b"\n"
-    assert not list(out.iterdir())
-
-
-class TestAround:
-    def test_version(self, run):
-        assert run("--version")[1] == f"ckptkit, version {ckptkit.__version__}\n"
-
-    @pytest.mark.parametrize("line", [(), ("--help",), ("help",)])
-    def test_help_lists_every_command(self, run, line):
-        code, out, _ = run(*line)
-        assert code == 0
-        assert out.count("\n  ") > 8
-
-    def test_help_language(self, run):
-        from ckptkit.language import REFERENCE
-
-        assert run("help", "language") == (0, REFERENCE, "")
-
-    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-    def test_completion(self, run, shell):
-        code, out, _ = run("completion", shell)
-        assert code == 0
-        assert "_CKPTKIT_COMPLETE" in out
-
-    def test_a_shell_asks_for_commands(self):
-        asked = {
-            "_CKPTKIT_COMPLETE": "bash_complete",
-            "COMP_WORDS": "ckptkit ver",
-            "COMP_CWORD": "1",
-        }
-        done = process(env={**os.environ, **asked})
-        assert done.stdout == b"plain,verify\n"
-
-    def test_an_unknown_command(self, run):
-        code, _, err = run("list")
-        assert code == 2
-        assert "No such command 'list'" in err
-
-    def test_signal_handlers_are_put_back(self, run, model):
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        run("ls", model)
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-class TestBar:
-    def test_short_work_shows_none(self, capsys):
-        with Bar("writing", enabled=True) as bar:
-            bar(1, 2)
-        assert capsys.readouterr().err == ""
-
-    def test_long_work_shows_bytes(self, monkeypatch, capsys):
-        monkeypatch.setattr("ckptkit.cli.progress.PATIENCE", 0)
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("COLUMNS", "120")
-        with Bar("writing", enabled=True) as bar:
-            bar(1 << 20, 4 << 20)
-            bar(4 << 20, 4 << 20)
-        shown = capsys.readouterr().err
-        assert "writing" in shown
-        assert "4.2/4.2 MB" in shown or "4.0/4.0 MiB" in shown
-
-    def test_no_terminal_no_bar(self, monkeypatch, capsys):
-        monkeypatch.setattr("ckptkit.cli.progress.PATIENCE", 0)
-        with Session().bar("writing") as bar:
-            bar(1, 2)
-        assert capsys.readouterr().err == ""

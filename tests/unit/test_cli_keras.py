@@ -13,6 +13,7 @@ import pytest
 
 import ckptkit
 from ckptkit.errors import EditError
+from tests.golden.damage import flip
 from tests.golden.make import FILES
 
 KERNEL, BIAS = "layers/dense_2/vars/0", "layers/dense_2/vars/1"
@@ -73,12 +74,6 @@ def config_of(path):
         assert archive.testzip() is None
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
         return {layer["config"]["name"]: layer["config"] for layer in layers}
-
-
-def damage(path, at):
-    data = bytearray(Path(path).read_bytes())
-    data[at] ^= 1
-    Path(path).write_bytes(data)
 
 
 class TestLs:
@@ -174,7 +169,7 @@ class TestVerify:
 
     def test_a_damaged_byte_of_an_archive(self, works, run, as_json):
         (found,) = as_json("ls", "sequential.keras", KERNEL)["tensors"]
-        damage("sequential.keras", found["offset"])
+        flip("sequential.keras", found["offset"])
         code, out, _ = run("verify", "sequential.keras")
         assert code == 1
         assert "member 'model.weights.h5': CRC-32 is" in out
@@ -183,7 +178,7 @@ class TestVerify:
     def test_a_damaged_byte_of_weights_is_found_by_the_manifest(self, works, run, as_json):
         works("manifest", "nested.weights.h5", "-q")
         found = as_json("ls", "nested.weights.h5", "layer:**/kernel")["tensors"][0]
-        damage("nested.weights.h5", found["offset"] + 3)
+        flip("nested.weights.h5", found["offset"] + 3)
         code, out, _ = run("verify", "nested.weights.h5")
         assert code == 1
         assert f"tensor {found['name']!r}" in out

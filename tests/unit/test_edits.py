@@ -9,7 +9,7 @@ import pytest
 
 from ckptkit.catalog import Catalog
 from ckptkit.columns import Columns
-from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Put, Rename, apply_all
+from ckptkit.edits import Assign, Cast, Map, Put, apply_all
 from ckptkit.errors import EditError
 from ckptkit.expressions import Current
 from ckptkit.globs import glob_pattern, quoted
@@ -17,6 +17,7 @@ from ckptkit.kernels import Constant, Expression, MapFunction
 from ckptkit.language import parse
 from ckptkit.lowering import numpy_dtype
 from ckptkit.model import DTYPES, Derived, Stored
+from ckptkit.naming import Copy, Drop, Keep, Rename
 from ckptkit.region import Region
 
 

@@ -9,7 +9,7 @@ import pytest
 from ckptkit import globs
 from ckptkit.catalog import Catalog
 from ckptkit.columns import Columns
-from ckptkit.edits import Assign, Cast, Copy, Drop, Keep, Map, Put, Rename, apply_all
+from ckptkit.edits import Assign, Cast, Map, Put, apply_all
 from ckptkit.errors import EditError
 from ckptkit.expressions import (
     DRAWS,
@@ -29,6 +29,7 @@ from ckptkit.expressions import (
 )
 from ckptkit.language import REFERENCE, parse, parse_all
 from ckptkit.language.statements import VERBS
+from ckptkit.naming import Copy, Drop, DropOptimizerState, Keep, Rename, RenameObject
 from ckptkit.region import Region
 
 X = Current()
@@ -71,6 +72,13 @@ def times(value):
         (r"rename ^old/(.*) -> new/\1", Rename("^old/(.*)", r"new/\1")),
         (r"rename [a-z]+=(.) -> \g<1> x", Rename("[a-z]+=(.)", r"\g<1> x")),
         ('rename ^model/ -> ""', Rename("^model/", "")),
+        ("rename graph:a/b -> graph:c", RenameObject("a/b", "c")),
+        ('rename "graph:a b" -> graph:c', RenameObject("a b", "c")),
+        ("drop optimizer state", DropOptimizerState()),
+        ("drop  optimizer   state  ", DropOptimizerState()),
+        ('drop "optimizer state"', Drop("optimizer state")),
+        ("drop optimizer", Drop("optimizer")),
+        ("keep graph:**/kernel", Keep("graph:**/kernel")),
         (r'rename "a -> \"b\\d" -> "c"', Rename(r'a -> "b\d', "c")),
     ],
 )  # fmt: skip
@@ -283,6 +291,10 @@ def test_parse_all_takes_edits_as_they_are():
         ("new = 1 = 2", "one statement assigns once; to compare, write ==", 8),
         ("rename a", "expected rename REGEX -> TEMPLATE", 7),
         ("rename -> b", "expected a regular expression", 7),
+        ("rename graph:a -> b", "objects are renamed to objects: put graph: before both sides", 7),
+        ("rename a -> graph:b", "objects are renamed to objects: put graph: before both sides", 7),
+        ("drop optimizer states", "the statement ends here", 15),
+        ("keep optimizer state", "the statement ends here", 15),
         ("rename ^a/ -> ", 'expected a template ("" for nothing)', 14),
         ("rename a -> b -> c", 'a second "->": put the side that holds it in "..."', 14),
         ("rename (a -> b", ("not a regular expression with its template:"

@@ -85,13 +85,28 @@ def test_python_examples_run(tmp_path):
     kernel = np.arange(12, dtype=np.float32).reshape(4, 3)
     before = {"dense/kernel": kernel, "dense/kernel/Adam_m": np.zeros(2, np.float32)}
     ckptkit.save(tmp_path / "run/model-1000", before)
-    code = "\n".join(blocks("python"))
+    # tests/compat/test_readme.py is about those that take TensorFlow.
+    code = "\n".join(block for block in blocks("python") if "ckptkit.tf" not in block)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     edited = ckptkit.open(tmp_path / "out/model-1000")
     assert list(edited) == ["dense/kernel"]
     np.testing.assert_array_equal(edited["dense/kernel"].read(), kernel * [1, 1.5, 1])
     np.testing.assert_array_equal(ckptkit.open(tmp_path / "out/halved")["dense/kernel"], kernel / 2)
     np.testing.assert_array_equal(ckptkit.open(tmp_path / "out/new")["head/bias"], kernel[:, 1])
+
+
+@pytest.mark.parametrize("line", [line for line in command_lines() if " run/model-1000" in line])
+def test_examples_of_the_command_line_run(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    for number in (900, 1000, 2000):
+        kernel = np.full((4, 3), number, np.float32)
+        rest = {"dense/kernel/Adam_m": kernel, "embedding": np.ones((8, 2), np.float32)}
+        ckptkit.save(f"run/model-{number}", {"dense/kernel": kernel, **rest})
+    Path("edits.txt").write_text("dense/kernel *= 2")
+    _, name, *arguments = shlex.split(line.replace("--device gpu", "--device numpy"), comments=True)
+    if name == "undo":
+        ckptkit.open("run/model-1000").edit("** *= 2").plan(how="patch", keep_undo=True).run()
+    assert main([name, *arguments]) == (name == "diff")
 
 
 def test_examples_of_keras_files_run(tmp_path, monkeypatch):
@@ -131,7 +146,7 @@ def test_statements_of_the_language_parse():
     from ckptkit.language import parse
 
     listed = blocks("text")[0].splitlines()
-    assert len(listed) == 25
+    assert len(listed) == 29
     for line in listed:
         parse(re.split(r" {3,}", line)[0])
     for statement in re.findall(r"`(\*\*/[^`]* [*+]= [^`]*)`", README):

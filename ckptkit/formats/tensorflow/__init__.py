@@ -6,9 +6,11 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import EditError
+from ckptkit.formats.tensorflow.graph.structure import GraphStructure
 from ckptkit.formats.tensorflow.paths import (
     FINGERPRINT,
     INDEX,
+    VARIABLES,
     is_member,
     resolve,
     unused_shards,
@@ -47,6 +49,10 @@ class TensorFlow:
         from ckptkit.formats.tensorflow.audit import audit_index
 
         audit_index(source.path, catalog, warn)
+        if source.folder is not None:
+            from ckptkit.formats.tensorflow.savedmodel import audit_fingerprint
+
+            audit_fingerprint(source.folder, warn)
 
     def members(self, source: Source) -> Sequence[Member]:  # noqa: ARG002  the protocol's
         """Return nothing: only tensors have checksums."""
@@ -71,19 +77,36 @@ class TensorFlow:
 
     def reconcile(
         self,
-        source: Source | None,  # noqa: ARG002  the protocol's
-        before: Catalog,  # noqa: ARG002
+        source: Source | None,
+        before: Catalog,
         after: Catalog,
         *,
         sync: bool,
     ) -> Reconciled:
-        """Return the catalog as it is: a bundle says of its tensors nothing but what they are."""
+        """Return the catalog with the object graph that goes with its names."""
         from ckptkit.formats import Reconciled
+        from ckptkit.formats.tensorflow.savedmodel import check_twins
 
         if sync:
             msg = "a TensorFlow checkpoint has no configuration to keep in step"
             raise EditError(msg)
-        return Reconciled(after)
+        structure, in_model = after.structure, source is not None and source.folder is not None
+        if in_model:
+            check_twins(before, after)
+        if not isinstance(structure, GraphStructure):
+            return Reconciled(after)
+        if in_model and list(before.names) != list(after.names):
+            # Which is refused as well, when places are given.
+            return Reconciled(after)
+        settled, notes = structure.settled(after)
+        if in_model and settled is not after:
+            msg = (
+                "this edit changes the paths of objects, which saved_model.pb has as well, so that"
+                f" the SavedModel would not load; to edit the variables alone, copy {VARIABLES}.*"
+                " out of it first"
+            )
+            raise EditError(msg, path=str(source))
+        return Reconciled(settled, notes)
 
     def reserve(
         self, before: Catalog, after: Catalog, source: Source | None, target: Target
@@ -95,7 +118,7 @@ class TensorFlow:
 
     def seal(self, catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) -> Sealed:
         """Write the index of a new bundle, and a SavedModel's fingerprint of it."""
-        from ckptkit.formats.tensorflow.savedmodel import MAX_BYTES, with_checkpoint_hash
+        from ckptkit.formats.tensorflow.savedmodel import read_fingerprint, with_checkpoint_hash
         from ckptkit.formats.tensorflow.seal import seal
         from ckptkit.placement import Sealed
 
@@ -103,9 +126,7 @@ class TensorFlow:
         sealed: dict[str, bytes] = {}
         for old, new in placement.companions:
             if new == os.path.join(placement.folder or "", FINGERPRINT):
-                with open(old, "rb") as file:
-                    fingerprint = file.read(MAX_BYTES + 1)
-                sealed[new] = with_checkpoint_hash(fingerprint, index, path=old)
+                sealed[new] = with_checkpoint_hash(read_fingerprint(old), index, path=old)
         return Sealed({**sealed, placement.index: index})
 
 

@@ -6,15 +6,19 @@ import glob
 import os
 import stat
 from bisect import bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ckptkit import _native
 from ckptkit.catalog import Catalog
 from ckptkit.columns import Columns
 from ckptkit.errors import CorruptError, UnsupportedError
+from ckptkit.formats.tensorflow import hazards
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
+from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from ckptkit.formats.tensorflow.graph.structure import GraphStructure
 from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path
-from ckptkit.formats.tensorflow.slices import join_slices
+from ckptkit.formats.tensorflow.slices import find_record, join_slices
 from ckptkit.storage.disk import MAX_TRANSFER
 
 if TYPE_CHECKING:
@@ -40,20 +44,10 @@ def scan_index(prefix: str) -> Catalog:
         CorruptError: The index is damaged or contradicts itself or the shards.
         UnsupportedError: A version of the format that does not exist yet.
     """
-    path = prefix + INDEX
-    index = _read_index(path)
-    try:
-        limit = len(index) + _bytes_on_disk(prefix) + DECODED_SLACK
-        keys, key_ends, values, value_ends = _native.table_decode(index, limit)
-    except _native.DecodeError as error:
-        raise CorruptError(error.message, path=path, offset=error.offset) from None
-    del index
-    table = Table(
-        path, keys, memoryview(key_ends).cast("q"), values, memoryview(value_ends).cast("q")
-    )
-    shards, big_endian = _header(table)
+    table = read_table(prefix)
+    shards, big_endian = read_header(table)
     columns = _columns(table, prefix, shards, big_endian=big_endian)
-    names = _native.names_decode(keys, key_ends, 1)
+    names = _native.names_decode(table.keys, table.key_ends, 1)
     rows: Sequence[int] = range(len(names))
     parts, hidden = join_slices(table, columns)
     if parts:
@@ -61,7 +55,35 @@ def scan_index(prefix: str) -> Catalog:
         rows = [row for row in rows if row not in hidden]
         names = [names[row] for row in rows]
     attachments = {"header": table.value(0)}
-    return Catalog(names, rows, columns, attachments=attachments)
+    return _with_structure(table, Catalog(names, rows, columns, attachments=attachments))
+
+
+def _with_structure(table: Table, catalog: Catalog) -> Catalog:
+    """Give a catalog its object graph; whether it reads, shows when it is asked."""
+    row = find_record(table, GRAPH_KEY.encode()) - 1
+    columns = catalog.columns
+    if row < 0 or row in columns.parts or str(columns.spec(row)) != "string[]":
+        return catalog
+    return catalog.with_structure(GraphStructure(catalog))
+
+
+def read_table(prefix: str) -> Table:
+    """Read the records of ``<prefix>.index``.
+
+    Raises:
+        CorruptError: The table is damaged.
+    """
+    path = prefix + INDEX
+    index = _read_index(path)
+    try:
+        limit = len(index) + _bytes_on_disk(prefix) + DECODED_SLACK
+        keys, key_ends, values, value_ends = _native.table_decode(index, limit)
+    except _native.DecodeError as error:
+        message = hazards.of_table(error.message)
+        raise CorruptError(message, path=path, offset=error.offset) from None
+    return Table(
+        path, keys, memoryview(key_ends).cast("q"), values, memoryview(value_ends).cast("q")
+    )
 
 
 class Table:
@@ -134,10 +156,12 @@ def _read_index(path: str) -> bytearray:
     return content
 
 
-def _header(table: Table) -> tuple[int, bool]:
+def read_header(table: Table) -> tuple[int, bool]:
     """Check the header record; return the number of shards and whether data is big-endian."""
     if not len(table) or table.key(0) != b"":
         msg = "the index has no header: its first key is not the empty one"
+        if len(table):
+            msg = hazards.told(msg, "TensorFlow takes the first tensor for it, and hides that")
         raise CorruptError(msg, path=table.path)
     try:
         shards, endianness, producer, oldest, bad = _native.header_decode(table.value(0))
@@ -161,38 +185,91 @@ def _header(table: Table) -> tuple[int, bool]:
 
 def _columns(table: Table, prefix: str, shards: int, *, big_endian: bool) -> Columns:
     """Decode all records but the header, and check them against one another and the shards."""
+    columns = read_entries(table, shards, big_endian=big_endian)
+    files, sizes = _shards(table, prefix, shards, columns.shard, columns.flags)
+    for row, message in check_entries(columns, sizes, 1):
+        where = files.get(columns.shard[row], table.path)
+        at = columns.offset[row]
+        raise CorruptError(message, path=where, tensor=table.name(row), offset=at)
+    return replace(columns, files=files)
+
+
+def read_entries(table: Table, shards: int, *, big_endian: bool) -> Columns:
+    """Decode all records but the header, and look no further: there are no files yet.
+
+    Raises:
+        CorruptError: One does not decode.
+    """
     value_ends = table.value_ends
     try:
         decoded = _native.entries_decode(table.values, value_ends, 1)
     except _native.DecodeError as error:
         row = _row_at(value_ends, error.offset)
-        table.refuse(row, f"the index record does not decode: {error.message}")
-    dtype, shard = (memoryview(decoded[at]).cast("i") for at in (0, 3))
-    dim_ends, dims, offset, size = (memoryview(decoded[at]).cast("q") for at in (1, 2, 4, 5))
-    masked, flags = memoryview(decoded[6]).cast("I"), memoryview(decoded[7])
-    # A record without a checksum has that of the masked 0, as protobuf prescribes.
-    checksum = memoryview(_native.crc32c_unmask_column(masked)).cast("I")
-    files, sizes = _shards(table, prefix, shards, shard, flags)
-    bad = _native.entries_check(dtype, dim_ends, dims, shard, offset, size, flags, ITEMSIZES, sizes)
-    if bad is not None:
-        row, message = bad
-        where = files.get(shard[row], table.path)
-        raise CorruptError(message, path=where, tensor=table.name(row), offset=offset[row])
+        message = hazards.of_record(error.message)
+        table.refuse(row, f"the index record does not decode: {message}")
+    return columns_of(decoded, table.values, value_ends, shards, big_endian=big_endian)
+
+
+def columns_of(
+    decoded: tuple[bytes, ...],
+    entries: bytes,
+    bounds: memoryview,
+    shards: int,
+    *,
+    big_endian: bool,
+) -> Columns:
+    """Return what the native decoder made of records as columns, of no files yet.
+
+    Args:
+        decoded: What ``_native.entries_decode`` returns.
+        entries: The records in one run.
+        bounds: int64, where each record begins, and where the last one ends.
+        shards: Number of data files.
+        big_endian: Byte order of the machine that wrote the data.
+    """
+    dtype, dim_ends, dims, shard, offset, size, masked, flags = (
+        memoryview(column) for column in decoded
+    )
     return Columns(
         NAMES,
-        files,
-        dtype,
-        dims,
-        dim_ends,
-        shard,
-        offset,
-        size,
-        checksum,
+        {},
+        dtype.cast("i"),
+        dims.cast("q"),
+        dim_ends.cast("q"),
+        shard.cast("i"),
+        offset.cast("q"),
+        size.cast("q"),
+        # A record without a checksum has that of the masked 0, as protobuf prescribes.
+        memoryview(_native.crc32c_unmask_column(masked.cast("I"))).cast("I"),
         flags,
-        table.values,
-        value_ends,
+        entries,
+        bounds,
         byteorder="big" if big_endian else "little",
         shards=shards,
+    )
+
+
+def check_entries(
+    columns: Columns, sizes: Sequence[tuple[int, int]], most: int
+) -> list[tuple[int, str]]:
+    """Return the first rows that contradict themselves or their shards, and how.
+
+    Args:
+        columns: The records.
+        sizes: Numbers of shards, rising, and how many bytes each has.
+        most: How many rows to return at most.
+    """
+    return _native.entries_check(
+        columns.dtype,
+        columns.dim_ends,
+        columns.dims,
+        columns.shard,
+        columns.offset,
+        columns.size,
+        columns.flags,
+        ITEMSIZES,
+        sizes,
+        most,
     )
 
 

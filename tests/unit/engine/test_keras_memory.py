@@ -11,41 +11,11 @@ import pytest
 
 import ckptkit
 from tests.crash import keras_files as made
-from tests.unit.engine.limited import run_limited
-
-BUDGET = 32 << 20
-BESIDE = 64 << 20
-"""Bytes of address space beside the budget: stacks, tables, decoded chunks, what libraries keep."""
+from tests.unit.engine.limited import BUDGET, run_limited
 
 ROWS, COLUMNS = 4096, 8200
 KERNEL, BIAS = "layers/dense/vars/0", "layers/dense/vars/1"
 SOME = [0, 777, ROWS - 1]
-
-CHILD = """
-import json, resource, sys
-import numpy as np
-import ckptkit
-
-source, tiny, target, how, budget, beside, statements = sys.argv[1:]
-budget, beside, statements = int(budget), int(beside), json.loads(statements)
-
-def held(what):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what))
-
-def run(path, suffix):
-    with ckptkit.open(path) as found:
-        to = None if how.startswith("in place") else target.replace("made", "made" + suffix)
-        way = how.removeprefix("in place, ")
-        found.edit(*statements).plan(to, way).run(device="numpy", memory=budget)
-
-np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)
-run(tiny, "-tiny")
-base = held("VmSize")
-resource.setrlimit(resource.RLIMIT_AS, (base + budget + beside,) * 2)
-run(source, "")
-print(held("VmPeak") - base)
-"""
 
 
 def kernel(rows):
@@ -93,13 +63,7 @@ def edit(files, tmp_path):
     def call(how, *statements):
         large, tiny = (shutil.copy(path, tmp_path) for path in files)
         target = tmp_path / f"made{''.join(Path(large).suffixes)}"
-        run_limited(
-            CHILD,
-            *(large, tiny, target, how),
-            budget=BUDGET,
-            beside=BESIDE,
-            statements=statements,
-        )
+        run_limited(large, tiny, target, statements, how)
         return ckptkit.open(large if how.startswith("in place") else target)
 
     yield call

@@ -24,6 +24,7 @@ from ckptkit.errors import ConflictError, CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow import TENSORFLOW
 from ckptkit.model import Source
 from ckptkit.storage.disk import Disk
+from tests.golden.damage import flip
 from tests.golden.handmade import Bundle, grid, random_array
 from tests.oracle.crc import crc32c
 from tests.property.strategies import tensors
@@ -54,14 +55,6 @@ def unsummed(monkeypatch):
 def save(path, values):
     ckptkit.save(path, values)
     return str(path)
-
-
-def flip(path, offset):
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
 
 
 def stored(tensor):

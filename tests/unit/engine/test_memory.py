@@ -6,39 +6,11 @@ import numpy as np
 import pytest
 
 import ckptkit
-from tests.unit.engine.limited import run_limited
-
-BUDGET = 32 << 20
-BESIDE = 64 << 20
-"""Bytes of address space beside the budget: stacks, tables, what libraries keep."""
+from tests.unit.engine.limited import BUDGET, run_limited
 
 ROWS, COLUMNS, RANK = 4096, 8200, 16
 SOME = np.array([0, 1, 777, 2048, ROWS - 1])
 """Rows that are compared."""
-
-CHILD = """
-import json, resource, sys
-import numpy as np
-import ckptkit
-
-source, tiny, target, budget, beside, statements = sys.argv[1:]
-budget, beside, statements = int(budget), int(beside), json.loads(statements)
-
-def held(what):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what))
-
-def run(path, target):
-    with ckptkit.open(path) as found:
-        found.edit(*statements).plan(target).run(device="numpy", memory=budget)
-
-np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)
-run(tiny, target + "-tiny")
-base = held("VmSize")
-resource.setrlimit(resource.RLIMIT_AS, (base + budget + beside,) * 2)
-run(source, target)
-print(held("VmPeak") - base)
-"""
 
 
 def save(path, rows, columns):
@@ -75,17 +47,11 @@ def edit(models):
     target = folder / "made"
 
     def call(*statements):
-        run_limited(
-            CHILD,
-            *(folder / "large", folder / "tiny", target),
-            budget=BUDGET,
-            beside=BESIDE,
-            statements=statements,
-        )
+        run_limited(folder / "large", folder / "tiny", target, statements)
         return ckptkit.open(target)
 
     yield call
-    for path in folder.glob("made*"):
+    for path in folder.glob("*made*"):
         path.unlink()
 
 
