@@ -39,10 +39,12 @@ NAMES: Final = (
     "patch_column",
     "patch_slice",
     "drop_optimizer",
+    "graph_rename",
     "keras_patch",
     "keras_copy",
     "keras_rename",
     "keras_ls",
+    "drop_in",
 )
 """The benchmarks, which are modules beside this one, in the order in which they run."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.graph_files import write_objects
 from benchmarks.keras_files import write_model, write_weights
 from benchmarks.measure import call_apart
 from benchmarks.trial import GIB, MIB
@@ -44,9 +45,11 @@ class Scale:
         tensors: How many it has.
         many: Tensors of the checkpoint of tiny tensors.
         vectors: Tensors of the checkpoint of tensors of 64 bytes.
+        variables: Tensors of the checkpoint that is read variable by variable.
         sliced_bytes: Bytes of the tensor of which rows are read.
         side: Rows and columns of the square matrix.
         patched: Bytes of the tensors of which a few bytes change, rising.
+        nodes: Nodes of the object graph.
         units: Those of the layers of the Keras model by turns: rows and columns of the kernels.
         repeats: Samples of each contender.
     """
@@ -56,9 +59,11 @@ class Scale:
     tensors: int
     many: int
     vectors: int
+    variables: int
     sliced_bytes: int
     side: int
     patched: tuple[int, ...]
+    nodes: int
     units: tuple[int, int]
     repeats: int
 
@@ -72,9 +77,11 @@ SCALES: Final = {
             tensors=64,
             many=1_000_000,
             vectors=200_000,
+            variables=10_000,
             sliced_bytes=128 * MIB,
             side=16384,
             patched=(64 * MIB, 512 * MIB, 4 * GIB),
+            nodes=100_000,
             units=(4096, 8192),
             repeats=5,
         ),
@@ -84,9 +91,11 @@ SCALES: Final = {
             tensors=16,
             many=200_000,
             vectors=50_000,
+            variables=5_000,
             sliced_bytes=128 * MIB,
             side=8192,
             patched=(64 * MIB, 256 * MIB, GIB),
+            nodes=100_000,
             units=(4096, 2048),
             repeats=3,
         ),
@@ -96,9 +105,11 @@ SCALES: Final = {
             tensors=16,
             many=20_000,
             vectors=5_000,
+            variables=1_000,
             sliced_bytes=8 * MIB,
             side=1024,
             patched=(4 * MIB, 8 * MIB, 16 * MIB),
+            nodes=5_000,
             units=(1024, 512),
             repeats=3,
         ),
@@ -143,6 +154,10 @@ class Inputs:
         """Return the prefix of a checkpoint of many tensors of 64 bytes."""
         return self._made("vectors", partial(write_many, count=self.scale.vectors, width=16))
 
+    def variables(self) -> str:
+        """Return the prefix of a checkpoint of tensors of 64 bytes, fewer than of vectors."""
+        return self._made("variables", partial(write_many, count=self.scale.variables, width=16))
+
     def sliced(self) -> str:
         """Return the prefix of a checkpoint of one tensor."""
         return self._made("sliced", partial(write_sliced, nbytes=self.scale.sliced_bytes))
@@ -158,6 +173,10 @@ class Inputs:
     def tiny(self) -> str:
         """Return the prefix of a checkpoint such as a small model has."""
         return self._made("tiny", partial(write_many, count=20))
+
+    def objects(self) -> str:
+        """Return the prefix of a checkpoint of very many objects."""
+        return self._made("objects", partial(write_objects, nodes=self.scale.nodes))
 
     def keras_weights(self) -> str:
         """Return the path of a ``.weights.h5`` of dense layers, which may be edited."""
