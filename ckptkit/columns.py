@@ -6,8 +6,10 @@ without a copy.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ckptkit import _native
@@ -15,9 +17,12 @@ from ckptkit.model import Checksum, Extent, Piece, Stored, Tensor, TensorSpec
 from ckptkit.region import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ckptkit.model import Algorithm
+
+Item = Literal["i", "q", "I", "B"]
+"""Items of a column: int32, int64, uint32, uint8."""
 
 
 @lru_cache(maxsize=4096)
@@ -31,8 +36,12 @@ def _algorithm(dtype: str | None) -> Algorithm:
     return TensorSpec(dtype or "", ()).algorithm
 
 
-def _empty(kind: Literal["i", "q", "I", "B"]) -> memoryview:
+def _empty(kind: Item) -> memoryview:
     return memoryview(b"").cast(kind)
+
+
+def _column(kind: Item, values: Iterable[int]) -> memoryview:
+    return memoryview(array(kind, values))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +166,61 @@ class Columns:
             return Tensor(spec, stored, entry=stored.pieces[0].entry)
         pieces = tuple(self.piece(at, box) for box, at in slices)
         return Tensor(spec, Stored(pieces, self.byteorder), entry=self.entry(row))
+
+
+class Place(NamedTuple):
+    """Where the bytes of a row are, and what else is told of them; see :class:`Columns`."""
+
+    shard: int = 0
+    offset: int = 0
+    size: int = 0
+    checksum: int = 0
+    flags: int = 0
+
+
+class Rows:
+    """Rows of columns in the making."""
+
+    def __init__(self) -> None:
+        """Start without a row."""
+        self._codes: list[int] = []
+        self._shapes: list[tuple[int, ...]] = []
+        self._places: list[Place] = []
+        self._entries: list[bytes] = []
+
+    def add(self, code: int, shape: tuple[int, ...], place: Place, entry: bytes) -> int:
+        """Add a row: the number of its dtype, its shape, its place and its index bytes.
+
+        Returns:
+            The number of the row.
+        """
+        self._codes.append(code)
+        self._shapes.append(shape)
+        self._places.append(place)
+        self._entries.append(entry)
+        return len(self._codes) - 1
+
+    def columns(self, dtype_names: Mapping[int, str], files: Mapping[int, str]) -> Columns:
+        """Return the columns, by numbers of dtypes and of files."""
+        shard, offset, size, checksum, flags = zip(*self._places, strict=True) if self else [()] * 5
+        return Columns(
+            dtype_names,
+            files,
+            _column("i", self._codes),
+            _column("q", chain.from_iterable(self._shapes)),
+            _column("q", accumulate(map(len, self._shapes))),
+            _column("i", shard),
+            _column("q", offset),
+            _column("q", size),
+            _column("I", checksum),
+            _column("B", flags),
+            b"".join(self._entries),
+            _column("q", accumulate(map(len, self._entries), initial=0)),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._codes)
 
 
 class _Packed(NamedTuple):

@@ -33,6 +33,11 @@ class Box:
         """One past the last index along every axis."""
         return tuple(a + n for a, n in zip(self.start, self.shape, strict=True))
 
+    def __str__(self) -> str:
+        """Return ``[0:2, 3:7]``."""
+        pairs = zip(self.start, self.stop, strict=True)
+        return f"[{', '.join(f'{first}:{last}' for first, last in pairs)}]"
+
     def slices(self, origin: tuple[int, ...] | None = None) -> tuple[slice, ...]:
         """Return the box as NumPy slices, relative to ``origin``."""
         base = origin or (0,) * len(self.start)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 CRASHES: Final = 8
 """Crashes of TensorFlow after which it is asked no more; each costs a start of TensorFlow."""
 
-_LIMITS: Final = ("not supported", "not convertible", "Sliced checkpoints")
+_SLICED: Final = "Sliced checkpoints"
+_LIMITS: Final = ("not supported", "not convertible", _SLICED)
 """What is in a message of TensorFlow about what it does not do, whatever the file is like."""
 
 
@@ -66,9 +67,16 @@ def compare_readers(path: str | os.PathLike[str], progress: Progress | None = No
     Raises:
         FileNotFoundError: There is nothing there.
         UnsupportedError: TensorFlow's reader is for other files, or TensorFlow is not installed.
+        UnknownFormatError: It is nothing that anybody reads.
     """
     text = os.fspath(path)
-    form, source = find(text)
+    try:
+        form, source = find(text)
+    except UnknownFormatError:
+        raise
+    except FormatError:
+        # There is the beginning of a checkpoint, or what is left of one.
+        return _TheirsAlone(os.path.abspath(text)).run()
     if not form.name.startswith("tensorflow"):
         msg = f"TensorFlow's reader reads no {form.name} checkpoints"
         raise UnsupportedError(msg, path=text)
@@ -206,6 +214,8 @@ class _Both(_Listener):
         if any(limit in message for limit in _LIMITS):
             sliced = len(self._catalog[name].boxes) > 1
             what = "in slices of this dtype" if sliced else "of this dtype"
+            if _SLICED in message:
+                what = "in slices of the first format"
             self._note(f"TensorFlow reads no tensors {what}: {message}", name, "warning")
         else:
             self._note(f"TensorFlow does not read it: {message}", name)

@@ -53,14 +53,28 @@ def open_foreign(disk: Disk, prefix: str, name: str) -> ForeignFile:
 
 def stamp_foreign(path: str, prefix: str) -> Stamp:
     """Return length and time of change of an index, as TensorFlow's file systems tell them."""
-    found = _answer(prefix, lambda: gfile().stat(index_of(prefix)))
-    return Stamp(path, int(found.length), int(found.mtime_nsec))
+    found = _answer(prefix, lambda: [gfile().stat(file) for file in index_of(prefix)])
+    lengths = (int(one.length) for one in found)
+    return Stamp(path, sum(lengths), max(int(one.mtime_nsec) for one in found))
 
 
-def index_of(prefix: str) -> str:
-    """Return the path of the file that makes a checkpoint: its index, or its only file."""
+def index_of(prefix: str) -> list[str]:
+    """Return the paths of what makes a checkpoint: its index, its only file, or its shards."""
     index = f"{prefix}.index"
-    return index if gfile().exists(index) else prefix
+    for file in (index, prefix):
+        if gfile().exists(file):
+            return [file]
+    return matching(prefix) or [prefix]
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the paths that match a pattern, sorted."""
+    try:
+        return sorted(gfile().glob(pattern))
+    except Exception as error:  # noqa: BLE001  which ones there are TensorFlow alone knows
+        if type(error).__name__ == "NotFoundError":
+            return []
+        _refuse(pattern, None, error)
 
 
 def reader_of(prefix: str, *, anew: bool = False) -> Reader:

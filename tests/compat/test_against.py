@@ -9,6 +9,7 @@ import pytest
 from tests.compat.tensors import every_dtype, tensor, write
 from tests.golden.handmade import Bundle, grid
 from tests.hostile import forge
+from tests.oracle import first
 from tests.oracle.crc import crc32c, mask
 from tests.oracle.varint import put_varint
 
@@ -48,6 +49,25 @@ def test_slices_that_tensorflow_does_not_join_are_a_warning(tmp_path, verify, tf
     assert (problem["tensor"], problem["severity"]) == ("half", "warning")
     assert "in slices of this dtype" in problem["message"]
     assert found["against"][0]["tensors"] == 1
+
+
+def test_slices_of_the_first_format_are_a_warning(tmp_path, verify, tf):
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    rows = [[(0, 1), (0, -1)], [(1, 3), (0, -1)]]
+    (tmp_path / "m").write_bytes(first.encode({b"w": ("float32", values, rows)}))
+    code, found = verify(tmp_path / "m")
+    assert code == 0
+    (problem,) = found["problems"]
+    assert "no tensors in slices of the first format" in problem["message"]
+
+
+def test_the_beginning_of_a_checkpoint_is_refused_by_both(tmp_path, verify, tf):
+    whole = first.encode({b"w": first.whole("float32", np.float32([1, 2]))})
+    (tmp_path / "m").write_bytes(whole[:-9])
+    code, found = verify(tmp_path / "m")
+    assert code == 1
+    assert "cut short" in found["problems"][0]["message"]
+    assert any("refuses it as well" in note["message"] for note in found["notes"])
 
 
 def test_a_crash_of_tensorflow_is_told_and_others_are_read(tmp_path, verify, tf):

@@ -89,11 +89,19 @@ def test_objects_follow_a_rename(tf, ram, tmp_path):
 
 def test_the_first_format_and_slices(tf, tmp_path):
     path = write_first(tf, tmp_path / "first", {"x": tf.constant([1.0, 2.0])})
+    write_first(tf, tmp_path / "many-00000-of-00001", {"x": tf.constant([1.0, 2.0])})
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "many-?????-of-00001"\n')
     assert opened(path)["x"].read().tolist() == [1, 2]
+    for shards in ("many-?????-of-00001", "many", "many-00000-of-00001", "."):
+        assert opened(tmp_path / shards)["x"].read().tolist() == [1, 2]
+    with pytest.raises(FileNotFoundError):
+        opened(tmp_path / "many-?????-of-00002")
     bundle = Bundle()
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     bundle.add_slices(b"w", values, grid((4, 3), [[1], []]))
-    assert opened(bundle.write(tmp_path / "m"))["w"].read().tolist() == values.tolist()
+    bundle.write(tmp_path / "m")
+    for path in ("m", "m.index", "m.data-00000-of-00001"):
+        assert opened(tmp_path / path)["w"].read().tolist() == values.tolist()
 
 
 def test_while_our_reader_is_under_tensorflow_s_names_it_is_still_tensorflow_s(every, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ckptkit
+from ckptkit import _native
 from ckptkit.errors import CkptError
 from tests.golden.damage import flip
 from tests.hostile import forge
@@ -61,6 +62,20 @@ def test_records_that_claim_much_are_left_out(tmp_path: Path, value: bytes) -> N
     assert [(fate.tensor, fate.how) for fate in found.fates] == [("a", "lost")]
     with ckptkit.open(tmp_path / "out") as saved:
         assert list(saved) == ["z"]
+
+
+def test_a_slice_in_slices_that_cannot_be_behind_its_tensor(tmp_path: Path) -> None:
+    key = _native.slice_key(b"a", [(0, 1), (0, -1)])
+    whole = forge.record(b"", slices=[[(0, 1), (0, -1)], [(1, 1), (0, -1)]])
+    slice_of_slices = forge.record(b"", slices=[[(0, 9)]])
+    blocks = [
+        forge.body([forge.item(0, *forge.header()), forge.item(0, b"a", whole)]),
+        forge.body([forge.item(0, key, slice_of_slices), forge.item(0, b"z", forge.record())]),
+    ]
+    path = forge.write(tmp_path, forge.assemble(blocks, separators=[b"a", b"z"]), forge.PAYLOAD)
+    found = salvaged(path, tmp_path / "out")
+    assert found is not None
+    assert [(fate.tensor, fate.how) for fate in found.fates] == [("a", "lost")]
 
 
 def test_strings_that_claim_much(tmp_path: Path) -> None:

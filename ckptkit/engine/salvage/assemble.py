@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from ckptkit.catalog import Catalog
-from ckptkit.columns import Columns
+from ckptkit.columns import Place, Rows
 from ckptkit.formats.tensorflow.dtypes import NAMES
 from ckptkit.formats.tensorflow.salvage.graph import GRAPH_KEY
 from ckptkit.kernels import Constant
@@ -17,6 +15,7 @@ from ckptkit.model import Derived, Tensor, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ckptkit.columns import Columns
     from ckptkit.engine.salvage.choose import Choice
     from ckptkit.region import Box
 
@@ -79,11 +78,7 @@ class _Rows:
         self.files = dict(ours.columns.files)
         self.base = max(self.files, default=-1) + 1
         self.numbers: dict[str, int] = {path: number for number, path in self.files.items()}
-        self.dtype: list[int] = []
-        self.shapes: list[tuple[int, ...]] = []
-        self.places: list[tuple[int, int, int, int]] = []
-        self.flags = bytearray()
-        self.entries: list[bytes] = []
+        self.held = Rows()
         self.parts: dict[int, tuple[tuple[Box, int], ...]] = {}
 
     def add(self, member: int, row: int) -> int:
@@ -93,56 +88,32 @@ class _Rows:
         path = columns.files.get(columns.shard[row])
         if path is None:
             # It has no bytes, so that any file will do.
-            return self._append(columns, row, (0, 0, 0, judged.found[row]))
+            return self._add(columns, row, Place(checksum=judged.found[row]))
         shard = self.numbers.get(path)
         if shard is None:
             shard = self.numbers[path] = max(self.files, default=-1) + 1
             self.files[shard] = path
-        place = (shard, columns.offset[row], columns.size[row], judged.found[row])
-        return self._append(columns, row, place)
+        place = Place(shard, columns.offset[row], columns.size[row], judged.found[row])
+        return self._add(columns, row, place)
 
     def add_whole(self, member: int, row: int, parts: tuple[tuple[Box, int], ...]) -> int:
         """Add the row of a tensor in slices; return its number."""
-        columns = self.choice.members[member].bundle.columns
-        number = self._append(columns, row, (0, 0, 0, 0))
+        number = self._add(self.choice.members[member].bundle.columns, row, Place())
         self.parts[number] = parts
         return number
 
-    def _append(self, columns: Columns, row: int, place: tuple[int, int, int, int]) -> int:
-        self.dtype.append(columns.dtype[row])
-        self.shapes.append(columns.shape(row))
-        self.places.append(place)
-        self.flags.append(columns.flags[row])
-        self.entries.append(columns.entry(row))
-        return len(self.dtype) - 1
+    def _add(self, columns: Columns, row: int, place: Place) -> int:
+        code, shape, entry = columns.dtype[row], columns.shape(row), columns.entry(row)
+        return self.held.add(code, shape, place._replace(flags=columns.flags[row]), entry)
 
     def columns(self) -> Columns:
         """Return the columns."""
         ours = self.choice.ours.bundle.columns
-        places = np.array(self.places, np.int64).reshape(-1, 4).T
-        lengths = np.array([0, *map(len, self.entries)], np.int64)
         # No more files than there are or were: the number that an index claims makes none.
         shards = min(ours.shards, self.base) if self.base else 1
-        return Columns(
-            NAMES,
-            self.files,
-            _column("i", self.dtype),
-            _column("q", list(itertools.chain.from_iterable(self.shapes))),
-            _column("q", np.cumsum([len(shape) for shape in self.shapes])),
-            _column("i", places[0]),
-            _column("q", places[1]),
-            _column("q", places[2]),
-            _column("I", places[3]),
-            memoryview(bytes(self.flags)),
-            b"".join(self.entries),
-            _column("q", np.cumsum(lengths)),
-            self.parts,
+        return replace(
+            self.held.columns(NAMES, self.files),
+            parts=self.parts,
             byteorder=ours.byteorder,
             shards=max(shards, 1),
         )
-
-
-def _column(kind: str, values: object) -> memoryview:
-    dtype = {"i": np.int32, "q": np.int64, "I": np.uint32}[kind]
-    held = np.asarray(values, dtype=np.int64).astype(dtype)
-    return memoryview(held.tobytes()).cast(kind)  # type: ignore[call-overload,no-any-return]

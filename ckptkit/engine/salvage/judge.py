@@ -13,7 +13,7 @@ from ckptkit.engine.mixture import strangers
 from ckptkit.engine.sums import sum_rows
 from ckptkit.errors import CkptError
 from ckptkit.formats.tensorflow.salvage.bundle import read_bundle, shard_name
-from ckptkit.formats.tensorflow.salvage.place import prefixes, shards_on_disk
+from ckptkit.formats.tensorflow.salvage.paths import prefixes, shards_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -155,7 +155,19 @@ def _neighbours(bundle: Bundle, donors: Sequence[Bundle]) -> list[str]:
 def _files(
     bundle: Bundle, shard: int, donors: Sequence[Bundle], neighbours: Sequence[str]
 ) -> Iterator[str]:
-    """Yield the files of other saves that have the number of a shard."""
+    """Yield the files of other saves that have the number of a shard; before, those of this one.
+
+    Files of one save may have got one another's numbers, as they do when they are renamed by hand.
+    """
+    columns = bundle.columns
+    mine = np.asarray(columns.shard) == shard
+    ends = np.asarray(columns.offset)[mine] + np.asarray(columns.size)[mine]
+    end = int(ends.max(initial=0))
+    own = shards_on_disk(bundle.prefix).get(columns.shards, {})
+    lengths = {path: os.path.getsize(path) for at, path in own.items() if at != shard}
+    # A file ends where its last tensor does, mostly.
+    enough = sorted((path for path in lengths if lengths[path] >= end), key=lengths.__getitem__)
+    yield from enough[:NEIGHBOURS]
     for prefix in (*(donor.prefix for donor in donors), *neighbours):
         path = shards_on_disk(prefix).get(bundle.columns.shards, {}).get(shard)
         if path is not None:

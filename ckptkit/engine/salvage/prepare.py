@@ -21,7 +21,7 @@ from ckptkit.formats.tensorflow.paths import INDEX
 from ckptkit.formats.tensorflow.salvage.bundle import read_bundle
 from ckptkit.formats.tensorflow.salvage.graph import GRAPH_KEY, MAX_BYTES, keys_of, pruned
 from ckptkit.formats.tensorflow.salvage.outline import outline_of, read_sizes
-from ckptkit.formats.tensorflow.salvage.place import find_bundle
+from ckptkit.formats.tensorflow.salvage.paths import find_bundle
 from ckptkit.formats.tensorflow.salvage.tiling import Known, tile
 from ckptkit.sizes import counted
 from ckptkit.storage.disk import Sources, stamp

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from array import array
 from dataclasses import replace
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from ckptkit.catalog import Catalog
-from ckptkit.columns import Columns
+from ckptkit.columns import Place, Rows
 from ckptkit.errors import CorruptError, FormatError
 from ckptkit.formats.keras.config.jsontext import parse
 from ckptkit.formats.keras.naming.labels import in_order, labels_of
@@ -17,8 +15,9 @@ from ckptkit.formats.keras.package import opened
 from ckptkit.model import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
+    from ckptkit.columns import Columns
     from ckptkit.formats.keras.hdf5.content import Content
     from ckptkit.formats.keras.hdf5.tree import Dataset, Tree
     from ckptkit.formats.keras.package import Package
@@ -97,38 +96,28 @@ def _bytes(name: str) -> bytes:
 
 
 def _columns(package: Package, rows: list[tuple[int, Dataset]]) -> Columns:
-    shards = len(package.contents)
     # Unpacked weights are read where they are unpacked.
     files = {number: content.path for number, content in enumerate(package.contents)}
-    shard, offset = array("i"), array("q")
+    held = Rows()
     for number, dataset in rows:
         content = package.contents[number]
+        place = Place(size=dataset.nbytes)
         if is_direct(dataset):
-            shard.append(number)
             # What has no bytes is nowhere.
-            offset.append(content.start + max(dataset.offset, 0) if dataset.nbytes else 0)
-            continue
-        # It brings NumPy along, which most files can do without.
-        from ckptkit.storage.datasets import dataset_path
+            offset = content.start + max(dataset.offset, 0) if dataset.nbytes else 0
+            place = place._replace(shard=number, offset=offset)
+        else:
+            # It brings NumPy along, which most files can do without.
+            from ckptkit.storage.datasets import dataset_path
 
-        files[len(files)] = dataset_path(content.path, content.start, content.length, dataset.path)
-        shard.append(len(files) - 1)
-        offset.append(0)
-    paths = [_bytes(dataset.path) for _, dataset in rows]
-    columns = Columns(
-        NAMES,
-        files,
-        _column("i", (CODES[dataset.dtype] for _, dataset in rows)),
-        _column("q", (size for _, dataset in rows for size in dataset.shape)),
-        _column("q", accumulate(len(dataset.shape) for _, dataset in rows)),
-        memoryview(shard),
-        memoryview(offset),
-        _column("q", (dataset.nbytes for _, dataset in rows)),
-        memoryview(bytes(4 * len(rows))).cast("I"),
-        memoryview(bytes(len(rows))),
-        b"".join(paths),
-        _column("q", accumulate(map(len, paths), initial=0)),
-        shards=shards,
+            place = place._replace(shard=len(files))
+            files[len(files)] = dataset_path(
+                content.path, content.start, content.length, dataset.path
+            )
+        held.add(CODES[dataset.dtype], dataset.shape, place, _bytes(dataset.path))
+    columns = replace(
+        held.columns(NAMES, files),
+        shards=len(package.contents),
         summed=False,
         labels=_labels(package, rows),
     )
@@ -141,10 +130,6 @@ def is_direct(dataset: Dataset) -> bool:
     """Tell whether the bytes of a dataset are one byte range, in the order of this machine."""
     direct = dataset.layout == "contiguous" and dataset.byteorder == "little"
     return (direct and not dataset.filters) or not dataset.nbytes
-
-
-def _column(kind: Literal["i", "q"], values: Iterable[int]) -> memoryview:
-    return memoryview(array(kind, values))
 
 
 def _labels(package: Package, rows: list[tuple[int, Dataset]]) -> tuple[str, ...]:

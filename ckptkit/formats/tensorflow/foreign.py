@@ -7,18 +7,18 @@ of files, so a checkpoint that is read like this is edited into a new one, a loc
 from __future__ import annotations
 
 import os
-from array import array
-from itertools import accumulate
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ckptkit import _native
 from ckptkit.catalog import Catalog
-from ckptkit.columns import Columns
+from ckptkit.columns import Place, Rows
 from ckptkit.errors import CkptError, CorruptError, EditError, UnsupportedError
 from ckptkit.formats.tensorflow import TENSORFLOW
 from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
 from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
 from ckptkit.formats.tensorflow.graph.structure import GraphStructure
+from ckptkit.formats.tensorflow.paths import prefix_of
 from ckptkit.formats.tensorflow.state import STATE_BYTES, STATE_FILE, parse
 from ckptkit.model import Derived, Source, Stored, Tensor, TensorSpec
 from ckptkit.storage.virtual import real_path
@@ -44,7 +44,7 @@ class Foreign:
 
     def detect(self, path: str) -> Source:
         """Return the prefix that a path stands for: itself, or the latest one of a folder."""
-        from ckptkit.storage.foreign import gfile
+        from ckptkit.storage.foreign import gfile, matching
 
         files = gfile()
         # Of a prefix some of TensorFlow's file systems say that it is a folder.
@@ -52,9 +52,16 @@ class Foreign:
             return Source(path)
         if files.isdir(path):
             return _latest(path)
-        if not files.exists(path):
-            raise FileNotFoundError(2, "TensorFlow finds no checkpoint of this name", path)
-        return Source(path.removesuffix(".index"))
+        if files.exists(path):
+            return Source(prefix_of(path))
+        # Shards of the first format: a pattern, or what they have in common.
+        shards = matching(f"{path}-?????-of-?????")
+        patterns = {f"{path}-?????-of-{shard[-5:]}" for shard in shards}
+        if len(patterns) == 1:
+            return Source(patterns.pop())
+        if matching(path):
+            return Source(path)
+        raise FileNotFoundError(2, "TensorFlow finds no checkpoint of this name", path)
 
     def scan(self, source: Source) -> Catalog:
         """Ask for names, dtypes and shapes; of strings, whose size nothing tells, for values."""
@@ -62,27 +69,17 @@ class Foreign:
 
         reader = reader_of(source.path, anew=True)
         specs = {name: TensorSpec(*spec) for name, spec in reader.specs().items()}
-        sizes, sums = _sizes(reader, specs)
-        entries = [_native.entry_encode(CODES[one.dtype], one.shape) for one in specs.values()]
+        rows, files, total = Rows(), {}, 0
         # Shard 0 would be a data file, and there is none.
-        files = {at: foreign_path(source.path, name) for at, name in enumerate(specs, start=1)}
-        columns = Columns(
-            NAMES,
-            files,
-            memoryview(array("i", [CODES[one.dtype] for one in specs.values()])),
-            memoryview(array("q", [size for one in specs.values() for size in one.shape])),
-            memoryview(array("q", accumulate(len(one.shape) for one in specs.values()))),
-            memoryview(array("i", files)),
-            memoryview(bytes(8 * len(specs))).cast("q"),
-            memoryview(array("q", sizes)),
-            memoryview(array("I", sums)),
-            memoryview(bytes(len(specs))),
-            b"".join(entries),
-            memoryview(array("q", accumulate(map(len, entries), initial=0))),
-            summed=False,
-            # In no file, no bytes are dead.
-            overhead=-sum(sizes),
-        )
+        for shard, (name, spec) in enumerate(specs.items(), start=1):
+            size, value = _measured(reader, name, spec)
+            code = CODES[spec.dtype]
+            entry = _native.entry_encode(code, spec.shape)
+            rows.add(code, spec.shape, Place(shard, 0, size, value), entry)
+            files[shard] = foreign_path(source.path, name)
+            total += size
+        # In no file, no bytes are dead.
+        columns = replace(rows.columns(NAMES, files), summed=False, overhead=-total)
         catalog = Catalog([*specs], range(len(specs)), columns)
         graph = specs.get(GRAPH_KEY)
         if graph != TensorSpec("string", ()) or not catalog[GRAPH_KEY].stored_bytes:
@@ -186,23 +183,15 @@ def _check_string(name: str, source: Stored) -> None:
         raise CorruptError(msg, path=real_path(extent.path), tensor=name)
 
 
-def _sizes(reader: Reader, specs: dict[str, TensorSpec]) -> tuple[list[int], list[int]]:
-    """Return the stored bytes of all tensors, and the checksums of strings."""
+def _measured(reader: Reader, name: str, spec: TensorSpec) -> tuple[int, int]:
+    """Return the stored bytes of a tensor, and of strings the checksum."""
     from ckptkit.storage.foreign import strings_checksum
 
-    sizes, sums = [], []
-    for name, spec in specs.items():
-        value = 0
-        if spec.kind == "string":
-            stored = _strings(reader, name)
-            size = 0 if stored is None else stored.nbytes
-            value = 0 if stored is None else strings_checksum(stored, spec.count)
-        else:
-            # What has no size has no values either; who asks for them is told.
-            size = 0 if spec.kind in {"variant", "opaque"} else spec.nbytes
-        sizes.append(size)
-        sums.append(value)
-    return sizes, sums
+    if spec.kind != "string":
+        # What has no size has no values either; who asks for them is told.
+        return (0 if spec.kind in {"variant", "opaque"} else spec.nbytes), 0
+    stored = _strings(reader, name)
+    return (0, 0) if stored is None else (stored.nbytes, strings_checksum(stored, spec.count))
 
 
 def _strings(reader: Reader, name: str) -> NDArray[np.uint8] | None:

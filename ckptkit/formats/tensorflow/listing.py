@@ -18,7 +18,7 @@ from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.dtypes import NAMES
 from ckptkit.formats.tensorflow.paths import shard_path
 from ckptkit.formats.tensorflow.scan import read_entries, read_header, read_table
-from ckptkit.formats.tensorflow.slices import find_record, sliced_rows, slices_of
+from ckptkit.formats.tensorflow.slices import find_record, listed, sliced_rows, slices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,9 +148,9 @@ class Listing(Listed):
         table, hidden = self._table, {-1}
         for row in sliced_rows(self.columns):
             try:
-                slices = _native.entry_slices(table.value(row + 1))
-            except _native.DecodeError as error:
-                table.refuse(row, f"its slices do not decode: {error.message}")
+                slices = listed(table.value(row + 1))
+            except CorruptError as error:
+                table.refuse(row, error.message)
             key = table.key(row + 1)
             hidden.update(find_record(table, _native.slice_key(key, one)) - 1 for one in slices)
         return hidden - {-1}

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ckptkit.errors import CorruptError, UnknownFormatError, UnsupportedError
 from ckptkit.formats.tensorflow.state import LATEST, STATE_FILE, read_state
 from ckptkit.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 INDEX: Final = ".index"
 FOOTER_BYTES: Final = 48
 """A table ends in a footer of this length, so no index is shorter."""
 
+MAGIC: Final = bytes.fromhex("57fb808b247547db")
+"""What the footer of a table ends in."""
+
 VARIABLES: Final = os.path.join("variables", "variables")
 FINGERPRINT: Final = "fingerprint.pb"
 _SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
-_SHARD: Final = re.compile(r"\.data-\d{5,}-of-\d{5,}\Z")
-_MEMBER: Final = re.compile(r"\.index|\.data-\d{5,}-of-\d{5,}")
+_DATA: Final = re.compile(r"(.*)\.data-([0-9]{5,10})-of-([0-9]{5,10})", re.DOTALL)
+
+
+class DataFile(NamedTuple):
+    """What the path of a data file says."""
+
+    prefix: str
+    shard: int
+    shards: int
 
 
 def shard_path(prefix: str, shard: int, count: int) -> str:
@@ -29,18 +39,42 @@ def shard_path(prefix: str, shard: int, count: int) -> str:
     return f"{prefix}.data-{shard:05d}-of-{count:05d}"
 
 
+def data_file(path: str) -> DataFile | None:
+    """Return which data file a path is, going by its name; None if it is none."""
+    found = _DATA.fullmatch(path)
+    if found is None:
+        return None
+    data = DataFile(found[1], int(found[2]), int(found[3]))
+    return data if shard_path(*data) == path else None
+
+
+def data_files(prefix: str) -> Iterator[tuple[DataFile, str]]:
+    """Yield the data files that are there under a prefix, of whatever number, and their paths."""
+    folder, name = os.path.split(prefix)
+    if not name or not os.path.isdir(folder or "."):
+        return
+    for entry in os.listdir(folder or "."):
+        found, path = data_file(entry), os.path.join(folder, entry)
+        if found is not None and found.prefix == name and os.path.isfile(path):
+            yield found, path
+
+
 def unused_shards(prefix: str, count: int, used: Collection[str]) -> list[str]:
     """Return the data files that a bundle of so many shards has beside those that are used."""
-    folder, name = os.path.split(prefix)
-    pattern = re.compile(re.escape(name) + rf"\.data-\d{{5,}}-of-{count:05d}")
-    there = (entry for entry in os.listdir(folder or ".") if pattern.fullmatch(entry))
-    paths = sorted(os.path.join(folder, entry) for entry in there)
-    return [path for path in paths if path not in used and os.path.isfile(path)]
+    there = sorted(path for found, path in data_files(prefix) if found.shards == count)
+    return [path for path in there if path not in used]
+
+
+def prefix_of(path: str) -> str:
+    """Return the prefix of the bundle that a path would be the index or a shard of."""
+    shard = data_file(path)
+    return shard.prefix if shard else path.removesuffix(INDEX)
 
 
 def is_member(prefix: str, path: str) -> bool:
     """Tell whether a path is that of the index or of a shard of a bundle."""
-    return path.startswith(prefix) and _MEMBER.fullmatch(path[len(prefix) :]) is not None
+    found = data_file(path)
+    return path == prefix + INDEX or (found is not None and found.prefix == prefix)
 
 
 def resolve(path: str) -> Source | None:
@@ -50,11 +84,10 @@ def resolve(path: str) -> Source | None:
         UnknownFormatError: The path is a folder that leaves open which checkpoint is meant.
         CorruptError: The state file of the folder names no checkpoint that is there.
     """
-    shard = _SHARD.search(path)
-    prefix = path[: shard.start()] if shard else path.removesuffix(INDEX)
+    shard, prefix = data_file(path), prefix_of(path)
     for candidate in (path, prefix):
         if os.path.isfile(candidate + INDEX):
-            return _bundle(candidate)
+            return source_of(candidate)
     if os.path.isdir(path):
         return _in_folder(path)
     if os.path.basename(path) in _SAVED_MODEL and os.path.isfile(path):
@@ -65,8 +98,8 @@ def resolve(path: str) -> Source | None:
     return None
 
 
-def _bundle(prefix: str) -> Source:
-    """Return a source; the variables of a SavedModel stand for the whole of it."""
+def source_of(prefix: str) -> Source:
+    """Return a bundle as a source; the variables of a SavedModel stand for the whole of it."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(prefix)))
     if os.path.abspath(prefix) == os.path.join(folder, VARIABLES) and is_saved_model(folder):
         return Source(prefix, folder)
@@ -87,7 +120,7 @@ def _in_folder(folder: str) -> Source | None:
         raise UnsupportedError(msg, path=folder)
     if os.path.isfile(os.path.join(folder, STATE_FILE)):
         prefix = latest_in(folder)
-        return _bundle(prefix) if os.path.isfile(prefix + INDEX) else None
+        return source_of(prefix) if os.path.isfile(prefix + INDEX) else None
     found = sorted(name for name in os.listdir(folder) if name.endswith(INDEX))
     if len(found) > 1:
         names = ", ".join(name.removesuffix(INDEX) for name in found[:5])
@@ -96,7 +129,7 @@ def _in_folder(folder: str) -> Source | None:
             f" (all of them: ckptkit ls {folder} --all)"
         )
         raise UnknownFormatError(msg, path=folder)
-    return _bundle(os.path.join(folder, found[0].removesuffix(INDEX))) if found else None
+    return source_of(os.path.join(folder, found[0].removesuffix(INDEX))) if found else None
 
 
 def in_folder(folder: str, named: str) -> str | None:

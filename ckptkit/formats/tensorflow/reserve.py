@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from ckptkit.errors import EditError
 from ckptkit.formats.items import NEW, Holds, Items
 from ckptkit.formats.tensorflow.dtypes import CODES
-from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, shard_path, unused_shards
+from ckptkit.formats.tensorflow.paths import (
+    INDEX,
+    VARIABLES,
+    prefix_of,
+    shard_path,
+    unused_shards,
+)
 from ckptkit.formats.tensorflow.payload import encode
 from ckptkit.formats.tensorflow.savedmodel import check_program
 from ckptkit.formats.tensorflow.savedmodel import companions as others
 from ckptkit.formats.tensorflow.texts import with_texts
+from ckptkit.formats.tensorflow.v1.paths import is_first_format
 from ckptkit.globs import glob_pattern
 from ckptkit.placement import Layout
 
@@ -24,6 +31,10 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.model import Source
     from ckptkit.placement import Int64s, Placement, Target
+
+
+KERAS_ENDINGS: Final = (".keras", ".h5", ".hdf5", ".weights.json")
+"""How names end of what is no bundle."""
 
 
 def reserve(before: Catalog, after: Catalog, source: Source | None, target: Target) -> Placement:
@@ -40,7 +51,7 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
             written that way.
         UnsupportedError: A dtype that a bundle cannot hold.
     """
-    destination = target.path.removesuffix(INDEX)
+    destination = target.path if target.in_place else _destination(target.path)
     prefix, folder = destination, None
     companions: tuple[tuple[str, str], ...] = ()
     if source is not None and source.folder is not None:
@@ -71,6 +82,28 @@ def reserve(before: Catalog, after: Catalog, source: Source | None, target: Targ
         companions=companions,
         template=source.path + INDEX if source is not None and template else None,
     )
+
+
+def _destination(path: str) -> str:
+    """Return the prefix of a new bundle.
+
+    Raises:
+        EditError: Its name says that it is something else, or is taken.
+    """
+    prefix = prefix_of(path)
+    if prefix.endswith(KERAS_ENDINGS):
+        msg = (
+            "a file of this name is one of Keras, and of a TensorFlow checkpoint another one is"
+            " made; give a prefix, which has no such ending"
+        )
+        raise EditError(msg, path=path)
+    if is_first_format(prefix):
+        msg = (
+            "the destination exists: a checkpoint of TensorFlow's first format has this name;"
+            " choose another one"
+        )
+        raise EditError(msg, path=path)
+    return prefix
 
 
 class _Places(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from bisect import bisect_right
@@ -17,7 +16,13 @@ from ckptkit.formats.tensorflow import hazards
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
 from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
 from ckptkit.formats.tensorflow.graph.structure import GraphStructure
-from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, INDEX, shard_path
+from ckptkit.formats.tensorflow.paths import (
+    FOOTER_BYTES,
+    INDEX,
+    MAGIC,
+    data_files,
+    shard_path,
+)
 from ckptkit.formats.tensorflow.slices import find_record, join_slices
 from ckptkit.storage.disk import MAX_TRANSFER
 
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-MAGIC: Final = bytes.fromhex("57fb808b247547db")
 DECODED_SLACK: Final = 64 << 20
 """Bytes that decoded keys and values may take beyond what the checkpoint takes on disk.
 
@@ -76,7 +80,7 @@ def read_table(prefix: str) -> Table:
     path = prefix + INDEX
     index = _read_index(path)
     try:
-        limit = len(index) + _bytes_on_disk(prefix) + DECODED_SLACK
+        limit = len(index) + bytes_on_disk(prefix) + DECODED_SLACK
         keys, key_ends, values, value_ends = _native.table_decode(index, limit)
     except _native.DecodeError as error:
         message = hazards.of_table(error.message)
@@ -123,10 +127,9 @@ class Table:
         raise CorruptError(message, path=self.path, tensor=self.name(row))
 
 
-def _bytes_on_disk(prefix: str) -> int:
+def bytes_on_disk(prefix: str) -> int:
     """Return what the data files take; a hole that claims to be a terabyte takes nothing."""
-    paths = glob.iglob(f"{glob.escape(prefix)}.data-*-of-*")
-    return sum(512 * os.stat(path).st_blocks for path in paths)
+    return sum(512 * os.stat(path).st_blocks for _, path in data_files(prefix))
 
 
 def _read_index(path: str) -> bytearray:

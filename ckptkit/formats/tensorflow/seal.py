@@ -11,6 +11,7 @@ import numpy as np
 from ckptkit import _native
 from ckptkit.formats.tensorflow.audit import table_findings
 from ckptkit.formats.tensorflow.dtypes import CODES
+from ckptkit.formats.tensorflow.slices import extents_of, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.model import Tensor
     from ckptkit.placement import Int64s, Placement
-    from ckptkit.region import Box
 
 _VERBATIM: Final = -1
-_FULL: Final = (0, -1)
-
-Slices = list[list[tuple[int, int]]]
 
 
 def seal(catalog: Catalog, placement: Placement, checksums: NDArray[np.uint32]) -> bytes:
@@ -207,7 +204,7 @@ class _Records:
         boxes = tensor.boxes
         # New slices are described anew; those that were there keep what their records say.
         new = boxes != tuple(box for box, _ in columns.parts.get(row, ()))
-        slices = _slices(boxes, shape) if new else _native.entry_slices(columns.entry(row))
+        slices = [extents_of(box, shape) for box in boxes] if new else listed(columns.entry(row))
         key = name.encode("utf-8", "surrogateescape")
         for item, extents, box in zip(items, slices, boxes, strict=True):
             self.names[item] = _native.slice_key(key, extents).decode("utf-8", "surrogateescape")
@@ -229,14 +226,3 @@ def _masked(checksums: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return checksums as an index stores them: rotated by 15 bits, plus a constant."""
     rotated = (checksums >> np.uint32(15)) | (checksums << np.uint32(17))
     return rotated + np.uint32(0xA282EAD8)
-
-
-def _slices(boxes: Sequence[Box], shape: tuple[int, ...]) -> Slices:
-    """Write boxes as TensorFlow writes slices: a full axis has no length."""
-    return [
-        [
-            _FULL if length == size else (start, length)
-            for start, length, size in zip(box.start, box.shape, shape, strict=True)
-        ]
-        for box in boxes
-    ]

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ckptkit import _native
 from ckptkit.columns import Columns
+from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow import hazards
 from ckptkit.partition import MAX_SLICES
 from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import NoReturn
+
+    from ckptkit.formats.tensorflow.scan import Table
 
 MAX_CORNERS: Final = 1 << 20
 """Corners of all slices of one tensor, along the axes that they cut."""
 
-_FULL: Final = -1
+FULL: Final = (0, -1)
+"""Start and length of a slice along an axis of which it is all."""
 
-
-class Records(Protocol):
-    """What is needed of the table: keys and values by number, and how to refuse a row."""
-
-    def __len__(self) -> int:
-        """Return the number of records."""
-
-    def key(self, number: int) -> bytes:
-        """Return a key."""
-
-    def value(self, number: int) -> bytes:
-        """Return a value."""
-
-    def refuse(self, row: int, message: str) -> NoReturn:
-        """Raise the error that a row deserves."""
+Extents = tuple[tuple[int, int], ...]
+"""Start and length of a slice along every axis."""
 
 
 def join_slices(
-    table: Records, columns: Columns
+    table: Table, columns: Columns
 ) -> tuple[dict[int, tuple[tuple[Box, int], ...]], set[int]]:
     """Find the slices of every partitioned tensor.
 
@@ -63,7 +53,7 @@ def join_slices(
     return parts, hidden
 
 
-def slices_of(table: Records, columns: Columns, row: int) -> tuple[tuple[Box, int], ...]:
+def slices_of(table: Table, columns: Columns, row: int) -> tuple[tuple[Box, int], ...]:
     """Return the box and the row of every slice of a tensor, which they tile.
 
     Raises:
@@ -85,58 +75,98 @@ def sliced_rows(columns: Columns) -> Iterator[int]:
         row = marks.find(1, row + 1)
 
 
-def _slices_of(table: Records, columns: Columns, row: int) -> Iterator[tuple[Box, int]]:
-    shape = columns.shape(row)
+def _slices_of(table: Table, columns: Columns, row: int) -> Iterator[tuple[Box, int]]:
     try:
-        slices = _native.entry_slices(table.value(row + 1))
-    except _native.DecodeError as error:
-        table.refuse(row, f"its slices do not decode: {error.message}")
-    if len(slices) > MAX_SLICES:
-        table.refuse(row, f"it is in {len(slices)} slices, at most {MAX_SLICES} are allowed")
-    if columns.size[row]:
-        table.refuse(row, "it is stored both whole and in slices")
-    for extents in slices:
-        if len(extents) != len(shape):
-            table.refuse(row, f"a slice has {len(extents)} axes, the tensor has {len(shape)}")
-        box = box_of(extents, shape)
-        if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
-            table.refuse(row, f"slice {_text(box)} is outside the shape {list(shape)}")
+        slices = [*described(columns, row)]
+    except CorruptError as error:
+        table.refuse(row, error.message)
+    for extents, box in slices:
         yield box, _slice_row(table, columns, row, extents, box)
 
 
-def box_of(extents: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Box:
-    """Return the box that a slice is of a tensor, which has as many axes."""
-    return Box(
-        tuple(start for start, _ in extents),
-        tuple(
-            size if length == _FULL else length
-            for (_, length), size in zip(extents, shape, strict=True)
-        ),
+def described(columns: Columns, row: int) -> Iterator[tuple[Extents, Box]]:
+    """Yield the slices that the record of a tensor lists, each within its shape.
+
+    Raises:
+        CorruptError: They do not decode, are too many, or cannot be slices of it.
+    """
+    slices = listed(columns.entry(row))
+    if len(slices) > MAX_SLICES:
+        msg = f"it is in {len(slices)} slices, at most {MAX_SLICES} are allowed"
+        raise CorruptError(msg)
+    if columns.size[row]:
+        msg = "it is stored both whole and in slices"
+        raise CorruptError(msg)
+    shape = columns.shape(row)
+    for extents in slices:
+        yield extents, box_of(extents, shape)
+
+
+def listed(record: bytes) -> list[Extents]:
+    """Return the slices that a record lists.
+
+    Raises:
+        CorruptError: They do not decode.
+    """
+    try:
+        return [tuple(extents) for extents in _native.entry_slices(record)]
+    except _native.DecodeError as error:
+        msg = f"its slices do not decode: {error.message}"
+        raise CorruptError(msg) from None
+
+
+def box_of(extents: Extents, shape: tuple[int, ...]) -> Box:
+    """Return the box that a slice is of a tensor.
+
+    Raises:
+        CorruptError: It has other axes, or is outside the shape.
+    """
+    if len(extents) != len(shape):
+        msg = f"a slice has {len(extents)} axes, the tensor has {len(shape)}"
+        raise CorruptError(msg)
+    for start, length in extents:
+        if (start, length) != FULL and (start < 0 or length < 1):
+            msg = f"a slice starts at {start} and has length {length}"
+            raise CorruptError(msg)
+    pairs = [
+        (start, size if (start, length) == FULL else length)
+        for (start, length), size in zip(extents, shape, strict=True)
+    ]
+    box = Box(tuple(start for start, _ in pairs), tuple(length for _, length in pairs))
+    if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
+        msg = f"slice {box} is outside the shape {list(shape)}"
+        raise CorruptError(msg)
+    return box
+
+
+def extents_of(box: Box, shape: tuple[int, ...]) -> Extents:
+    """Return a box as TensorFlow writes slices: an axis that it is all of has no length."""
+    return tuple(
+        FULL if length == size else (start, length)
+        for start, length, size in zip(box.start, box.shape, shape, strict=True)
     )
 
 
-def _slice_row(
-    table: Records, columns: Columns, row: int, extents: Sequence[tuple[int, int]], box: Box
-) -> int:
+def _slice_row(table: Table, columns: Columns, row: int, extents: Extents, box: Box) -> int:
     """Return the row that holds a slice, which must be of the same dtype and just its shape."""
     at = find_record(table, _native.slice_key(table.key(row + 1), extents)) - 1
     if at < 0:
-        table.refuse(row, f"the record of its slice {_text(box)} is missing")
+        table.refuse(row, f"the record of its slice {box} is missing")
     if columns.dtype[at] != columns.dtype[row]:
         found, wanted = columns.spec(at).dtype, columns.spec(row).dtype
-        message = f"slice {_text(box)} is {found}, the tensor is {wanted}"
+        message = f"slice {box} is {found}, the tensor is {wanted}"
         table.refuse(row, hazards.told(message, hazards.ABORTS))
     if columns.shape(at) != box.shape:
-        message = f"slice {_text(box)} is stored with shape {list(columns.shape(at))}"
+        message = f"slice {box} is stored with shape {list(columns.shape(at))}"
         if math.prod(columns.shape(at)) < box.count:
             message = hazards.told(message, hazards.OVERREADS)
         table.refuse(row, message)
     if columns.flags[at] & Columns.SLICED:
-        table.refuse(row, f"slice {_text(box)} is in slices itself")
+        table.refuse(row, f"slice {box} is in slices itself")
     return at
 
 
-def find_record(table: Records, key: bytes) -> int:
+def find_record(table: Table, key: bytes) -> int:
     """Return the number of the record with this key, 0 if there is none."""
     low, high = 1, len(table)
     while low < high:
@@ -167,7 +197,7 @@ def tiling_fault(shape: tuple[int, ...], boxes: Sequence[Box]) -> str | None:
     known: set[Box] = set()
     for box in boxes:
         if box in known:
-            message = f"its slices overlap: {_text(box)} is listed twice"
+            message = f"its slices overlap: {box} is listed twice"
             return hazards.told(message, hazards.ABORTS)
         known.add(box)
     there, wanted = _corners(boxes, axes), _corners([whole], axes)
@@ -196,7 +226,3 @@ def _corners(boxes: Sequence[Box], axes: Sequence[int]) -> dict[tuple[int, ...],
             point = tuple(at for at, _ in corner)
             signs[point] = signs.get(point, 0) + math.prod(sign for _, sign in corner)
     return {point: sign for point, sign in signs.items() if sign}
-
-
-def _text(box: Box) -> str:
-    return "[" + ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) + "]"

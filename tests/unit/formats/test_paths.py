@@ -10,7 +10,14 @@ import pytest
 import ckptkit
 from ckptkit import CorruptError, UnknownFormatError, UnsupportedError
 from ckptkit.formats import by_name
-from ckptkit.formats.tensorflow.paths import resolve, shard_path
+from ckptkit.formats.tensorflow.paths import (
+    FOOTER_BYTES,
+    MAGIC,
+    data_file,
+    is_there,
+    resolve,
+    shard_path,
+)
 
 
 @pytest.fixture
@@ -149,3 +156,20 @@ def test_formats_are_found_by_name():
     assert by_name("tensorflow").name == "tensorflow"
     with pytest.raises(UnknownFormatError, match="'nonsense'"):
         by_name("nonsense")
+
+
+def test_names_of_data_files_say_which_they_are():
+    assert data_file("a/p.data-00003-of-00010") == ("a/p", 3, 10)
+    assert data_file("p.data-123456-of-1234567") == ("p", 123456, 1234567)
+    for name in ("p.data-3-of-10", "p.data-000003-of-00010", "p.data-00003-of-00010x", "p.index"):
+        assert data_file(name) is None
+
+
+def test_what_is_of_two_checkpoints_is_there(tmp_path):
+    for count in (1, 2):
+        path = tmp_path / f"m-00000-of-{count:05d}"
+        path.write_bytes(bytes(FOOTER_BYTES - len(MAGIC)) + MAGIC)
+    assert is_there(str(tmp_path / "m"))
+    state(tmp_path, 'model_checkpoint_path: "m"')
+    with pytest.raises(UnknownFormatError, match="shards of 2 checkpoints"):
+        ckptkit.open(tmp_path)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import ckptkit
 from ckptkit import CorruptError, EditError, Layout
 from ckptkit.formats.tensorflow.savedmodel import with_checkpoint_hash
+from tests.oracle import first
 from tests.oracle.crc import fingerprint64
 from tests.oracle.varint import fields, put_bytes, put_number
 
@@ -149,3 +150,40 @@ def test_a_hash_that_is_right_stays_as_it_is(index):
 def test_a_fingerprint_that_does_not_parse_is_damaged(damaged):
     with pytest.raises(CorruptError, match="does not parse"):
         with_checkpoint_hash(damaged, b"", path="f")
+
+
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.keras", "m.h5", "m.weights.json"])
+def test_a_bundle_is_not_given_the_name_of_a_file_of_keras(tmp_path, name):
+    ckptkit.save(tmp_path / "m", VALUES)
+    with pytest.raises(EditError, match="one of Keras"):
+        ckptkit.convert(tmp_path / "m", tmp_path / name)
+    with pytest.raises(EditError, match="one of Keras"):
+        ckptkit.save(tmp_path / name, VALUES)
+    assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
+
+
+@pytest.mark.parametrize("ending", ["", ".index", ".data-00000-of-00001"])
+def test_any_file_of_a_bundle_stands_for_its_prefix(tmp_path, ending):
+    ckptkit.save(f"{tmp_path}/m{ending}", VALUES)
+    assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_a_prefix_that_ends_like_a_file_is_edited_where_it_is(tmp_path):
+    ckptkit.save(tmp_path / "m", VALUES)
+    for ending in (".index", ".data-00000-of-00001"):
+        os.rename(f"{tmp_path}/m{ending}", f"{tmp_path}/m.index{ending}")
+    prefix = str(tmp_path / "m.index")
+    for how in ("patch", "append", "copy"):
+        with ckptkit.open(prefix) as found:
+            found.edit("a/1 *= 1").plan(how=how).run()
+    assert ckptkit.open(prefix).verify().ok
+    assert sorted(os.listdir(tmp_path)) == ["m.index.data-00000-of-00001", "m.index.index"]
+
+
+@pytest.mark.parametrize("name", ["m", "m-00000-of-00001"])
+def test_a_checkpoint_of_the_first_format_is_not_hidden(tmp_path, name):
+    """As a bundle of its name would: that is what the name means from then on."""
+    (tmp_path / name).write_bytes(first.encode({b"w": first.whole("float32", np.ones(2, "f"))}))
+    with pytest.raises(EditError, match="first format has this name"):
+        ckptkit.convert(tmp_path / "m", tmp_path / "m")
+    assert os.listdir(tmp_path) == [name]

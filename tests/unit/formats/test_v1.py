@@ -55,7 +55,9 @@ def test_a_file_is_a_checkpoint(path):
 
 
 def test_a_bundle_of_the_same_name_goes_first(path, tmp_path):
-    ckptkit.save(path, {"new": 1})
+    ckptkit.save(tmp_path / "new", {"new": 1})
+    for end in (".index", ".data-00000-of-00001"):
+        os.rename(f"{tmp_path}/new{end}", f"{path}{end}")
     assert list(ckptkit.open(path)) == ["new"]
 
 

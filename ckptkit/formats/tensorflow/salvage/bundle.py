@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -10,23 +11,24 @@ import numpy as np
 
 from ckptkit import _native
 from ckptkit.columns import Columns
-from ckptkit.errors import UnsupportedError
+from ckptkit.errors import CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
 from ckptkit.formats.tensorflow.paths import INDEX, shard_path
-from ckptkit.formats.tensorflow.salvage.place import check_index_file, shards_on_disk
+from ckptkit.formats.tensorflow.salvage.paths import check_index_file, shards_on_disk
 from ckptkit.formats.tensorflow.scan import (
     BIG_ENDIAN,
     BUNDLE_VERSION,
     DECODED_SLACK,
+    bytes_on_disk,
     check_entries,
     columns_of,
 )
-from ckptkit.formats.tensorflow.slices import box_of, tiling_fault
-from ckptkit.partition import MAX_SLICES
+from ckptkit.formats.tensorflow.slices import described, tiling_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from ckptkit.formats.tensorflow.slices import Extents
     from ckptkit.model import TensorSpec
     from ckptkit.region import Box
 
@@ -88,7 +90,7 @@ class Bundle:
         lengths: Length of every shard that is there, in bytes.
         header: The header, None if it is lost.
         damage: Damaged ranges of the index.
-        gaps: Between which keys some may be lost; None at either end.
+        gaps: Between which keys some may be lost, in order and apart from one another.
         left_out: Records that cannot be used.
         notes: What else is worth saying.
         missing: There is no index.
@@ -105,7 +107,7 @@ class Bundle:
     lengths: Mapping[int, int] = field(default_factory=dict)
     header: bytes | None = None
     damage: tuple[Damage, ...] = ()
-    gaps: tuple[tuple[str | None, str | None], ...] = ()
+    gaps: tuple[Gap, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     missing: bool = False
@@ -134,15 +136,47 @@ class Bundle:
 
     def lost_within(self, key: str) -> bool:
         """Tell whether a key may be one that was lost."""
-        return any(
-            (after is None or _order(after) < _order(key))
-            and (before is None or _order(key) < _order(before))
-            for after, before in self.gaps
-        )
+        at = bisect_left(self.gaps, (True, _bytes(key)), key=_start)
+        before = self.gaps[at - 1][1] if at else ""
+        return before is None or _bytes(key) < _bytes(before)
 
 
-def _order(key: str) -> bytes:
+Gap = tuple[str | None, str | None]
+"""Two keys between which some may be lost; None at either end."""
+
+
+def _bytes(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
+
+
+def _start(gap: Gap) -> tuple[bool, bytes]:
+    return gap[0] is not None, _bytes(gap[0] or "")
+
+
+def _rises(gap: Gap) -> bool:
+    return gap[0] is None or gap[1] is None or _bytes(gap[0]) < _bytes(gap[1])
+
+
+def _end(gap: Gap) -> tuple[bool, bytes]:
+    return gap[1] is None, _bytes(gap[1] or "")
+
+
+def merged(gaps: Iterable[Gap]) -> Iterator[Gap]:
+    """Yield gaps in the order of keys, joined where they overlap.
+
+    Where the keys around one do not rise, nothing tells which ones were between them.
+    """
+    found: Gap | None = None
+    for gap in sorted({gap if _rises(gap) else (None, None) for gap in gaps}, key=_start):
+        if found is None:
+            found = gap
+        elif found[1] is None or gap[0] is None or _bytes(gap[0]) < _bytes(found[1]):
+            found = found[0], max(found, gap, key=_end)[1]
+        else:
+            yield found
+            found = gap
+    if found is not None:
+        yield found
 
 
 def read_bundle(prefix: str) -> Bundle:
@@ -159,10 +193,8 @@ def read_bundle(prefix: str) -> Bundle:
         return _without_index(prefix, families)
     with open(path, "rb") as file:
         content = file.read()
-    on_disk = sum(
-        512 * os.stat(one).st_blocks for files in families.values() for one in files.values()
-    )
-    found = _native.table_salvage(content, len(content) + on_disk + DECODED_SLACK)
+    limit = len(content) + bytes_on_disk(prefix) + DECODED_SLACK
+    found = _native.table_salvage(content, limit)
     return _Reader(prefix, families, *found).bundle()
 
 
@@ -244,7 +276,7 @@ class _Reader:
         keys = {key for one in parts.values() for _, key in one}
         slices = frozenset(rows[key] for key in keys if key in rows)
         damage = tuple(self._damage())
-        gaps = tuple(self._gaps(damage))
+        gaps = tuple(merged(self._gaps(damage)))
         found = Bundle(
             self.prefix,
             columns,
@@ -327,34 +359,22 @@ class _Reader:
     def _parts(self, columns: Columns, rows: dict[str, int]) -> Iterator[tuple[int, Parts]]:
         """Yield the slices of partitioned tensors; others whose slices cannot be go."""
         for key, row in list(rows.items()):
-            if not columns.flags[row] & Columns.SLICED:
+            # What was to be a slice of another tensor may be gone by now.
+            if not columns.flags[row] & Columns.SLICED or key not in rows:
                 continue
-            found = self._parts_of(columns, rows, key, row)
-            if isinstance(found, str):
+            try:
+                yield row, self._parts_of(columns, rows, key, row)
+            except CorruptError as error:
                 del rows[key]
-                self._leave_out(row, found)
-            else:
-                yield row, found
+                self._leave_out(row, error.message)
 
-    def _parts_of(self, columns: Columns, rows: dict[str, int], key: str, row: int) -> Parts | str:
-        shape = columns.shape(row)
-        try:
-            slices = _native.entry_slices(self._value(row))
-        except _native.DecodeError as error:
-            return f"its slices do not decode: {error.message}"
-        if len(slices) > MAX_SLICES or columns.size[row]:
-            return "it is in too many slices, or stored whole as well"
-        if any(len(extents) != len(shape) for extents in slices):
-            return "a slice has other axes than the tensor"
-        boxes = [box_of(extents, shape) for extents in slices]
-        for box in boxes:
-            if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
-                return "a slice is outside the shape"
-        fault = tiling_fault(shape, boxes)
+    def _parts_of(self, columns: Columns, rows: dict[str, int], key: str, row: int) -> Parts:
+        slices = [*described(columns, row)]
+        fault = tiling_fault(columns.shape(row), [box for _, box in slices])
         if fault is not None:
-            return fault
+            raise CorruptError(fault)
         parts = []
-        for extents, box in zip(slices, boxes, strict=True):
+        for extents, box in slices:
             name = slice_name(key, extents)
             at = rows.get(name)
             if at is not None and (
@@ -372,7 +392,7 @@ class _Reader:
         for key, row in found.rows.items():
             if key.startswith("\0") and row not in found.slices:
                 try:
-                    name, _ = _native.slice_key_decode(_order(key))
+                    name, _ = _native.slice_key_decode(_bytes(key))
                 except _native.DecodeError:
                     continue
                 orphans.setdefault(name.decode("utf-8", "surrogateescape"), []).append(row)
@@ -386,16 +406,16 @@ class _Reader:
             number = int(self.region[row])
             first.setdefault(number, self.keys[row])
             last[number] = self.keys[row]
-        sound = sorted(first)
+        sound = np.array(sorted(first), np.int64)
         for number, (start, end, state, message) in enumerate(self.damage):
             if state == "good" and not message:
                 continue
             low, high = np.searchsorted(sound, [number, number + 1]).tolist()
-            after = last[sound[low - 1]] if low else None
-            before = first[sound[high]] if high < len(sound) else None
+            after = last[int(sound[low - 1])] if low else None
+            before = first[int(sound[high])] if high < len(sound) else None
             yield Damage(start, end, state, message, after, before)
 
-    def _gaps(self, damage: Sequence[Damage]) -> Iterator[tuple[str | None, str | None]]:
+    def _gaps(self, damage: Sequence[Damage]) -> Iterator[Gap]:
         for one in damage:
             # Of a sound block, or one that was put right, something did not parse.
             if one.state in {"doubtful", "lost"} or one.message == UNPARSED:
@@ -405,9 +425,9 @@ class _Reader:
             yield (self.keys[int(trusted[-1])] if len(trusted) else None), None
 
 
-def slice_name(name: str, extents: Sequence[tuple[int, int]]) -> str:
+def slice_name(name: str, extents: Extents) -> str:
     """Return the key of a slice of a tensor, as all keys here are written."""
-    return _native.slice_key(_order(name), extents).decode("utf-8", "surrogateescape")
+    return _native.slice_key(_bytes(name), extents).decode("utf-8", "surrogateescape")
 
 
 def shard_name(bundle: Bundle, shard: int) -> str:

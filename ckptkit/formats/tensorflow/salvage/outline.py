@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
-
 from ckptkit import _native
-from ckptkit.columns import Columns
+from ckptkit.columns import Columns, Place, Rows
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
 from ckptkit.formats.tensorflow.salvage.bundle import Bundle, slice_name
-from ckptkit.formats.tensorflow.slices import box_of, tiling_fault
+from ckptkit.formats.tensorflow.slices import box_of, extents_of, tiling_fault
 from ckptkit.model import DTYPES
 from ckptkit.region import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ckptkit.formats.tensorflow.slices import Extents
+
 MAX_BYTES: Final = 1 << 30
 """A longer table is none."""
+
+PIECE: Final = 1 << 20
+"""Bytes of it that are read at a time."""
 
 MAX_RANK: Final = 254
 _LINE: Final = re.compile(r"(\S.*?)\s+(\S+)\s+\[([\d,\s]*)\]\s*")
@@ -74,7 +75,7 @@ class _Entry(NamedTuple):
     offset: int = 0
     size: int = 0
     checksum: int | None = None
-    slices: tuple[tuple[tuple[int, int], ...], ...] = ()
+    slices: tuple[Extents, ...] = ()
 
 
 def read_sizes(path: str) -> Outline:
@@ -86,11 +87,14 @@ def read_sizes(path: str) -> Outline:
         CorruptError: It is no such table.
         OSError: It cannot be read.
     """
+    # What a shell gives for the output of a command has no length that could be asked for.
+    content = bytearray()
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            msg = f"a table of sizes has at most {MAX_BYTES} bytes"
-            raise CorruptError(msg, path=path)
-        content = file.read()
+        while piece := file.read(PIECE):
+            content += piece
+            if len(content) > MAX_BYTES:
+                msg = f"a table of sizes has at most {MAX_BYTES} bytes"
+                raise CorruptError(msg, path=path)
     text = content.decode("utf-8", "surrogateescape")
     placed = text.lstrip().startswith("{")
     entries = list(_from_json(text, path) if placed else _from_lines(text, path))
@@ -128,7 +132,8 @@ def _from_json(text: str, path: str) -> Iterator[_Entry]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, CorruptError):
             raise
-        msg = f"expected what ckptkit ls --json prints: {type(error).__name__}: {error}"
+        what = f"nothing is called {error}" if isinstance(error, KeyError) else error
+        msg = f"expected what ckptkit ls --json prints: {what}"
         raise CorruptError(msg, path=path) from None
 
 
@@ -145,10 +150,7 @@ def _entries(tensor: dict[str, Any], path: str) -> Iterator[_Entry]:
             msg = "a slice has other axes than the tensor"
             raise CorruptError(msg, path=path, tensor=name)
         boxes.append(Box(start, extent))
-        extents = tuple(
-            (0, -1) if (first, length) == (0, size) else (first, length)
-            for first, length, size in zip(start, extent, shape, strict=True)
-        )
+        extents = extents_of(boxes[-1], shape)
         slices.append(extents)
         yield _checked(_placed(slice_name(name, extents), dtype, extent, piece), path)
     fault = tiling_fault(shape, boxes)
@@ -199,28 +201,17 @@ def _bundle(path: str, entries: Sequence[_Entry]) -> Bundle:
         for entry in entries
         if entry.slices
     }
-    encoded = [
-        _native.entry_slices_encode(CODES[one.dtype], one.shape, one.slices)
-        if one.slices
-        else _native.entry_encode(CODES[one.dtype], one.shape)
-        for one in entries
-    ]
-    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(one) for one in encoded])])
-    columns = Columns(
-        NAMES,
-        {},
-        _column("i", [CODES[one.dtype] for one in entries]),
-        _column("q", list(itertools.chain.from_iterable(one.shape for one in entries))),
-        _column("q", np.cumsum([len(one.shape) for one in entries]).tolist()),
-        _column("i", [one.shard for one in entries]),
-        _column("q", [one.offset for one in entries]),
-        _column("q", [_size(one) for one in entries]),
-        _column("I", [one.checksum or 0 for one in entries]),
-        memoryview(bytes(bool(one.slices) for one in entries)),
-        b"".join(encoded),
-        _column("q", bounds.tolist()),
-        shards=max(one.shard for one in entries) + 1,
-    )
+    held = Rows()
+    for one in entries:
+        code = CODES[one.dtype]
+        place = Place(one.shard, one.offset, _size(one), one.checksum or 0)
+        if one.slices:
+            whole = _native.entry_slices_encode(code, one.shape, one.slices)
+            held.add(code, one.shape, place._replace(flags=Columns.SLICED), whole)
+        else:
+            held.add(code, one.shape, place, _native.entry_encode(code, one.shape))
+    shards = max(one.shard for one in entries) + 1
+    columns = replace(held.columns(NAMES, {}), shards=shards)
     hidden = frozenset(rows[key] for one in parts.values() for _, key in one)
     summed = all(one.checksum is not None for one in entries if not one.slices)
     return Bundle(path, columns, rows, range(len(entries)), parts, hidden, summed=summed)
@@ -234,8 +225,3 @@ def _size(entry: _Entry) -> int:
     for dim in entry.shape:
         count *= dim
     return entry.size if itemsize is None else count * itemsize
-
-
-def _column(kind: str, values: Sequence[int]) -> memoryview:
-    dtype = {"i": np.int32, "q": np.int64, "I": np.uint32}[kind]
-    return memoryview(np.array(values, dtype).tobytes()).cast(kind)  # type: ignore[call-overload,no-any-return]

@@ -7,25 +7,20 @@ import re
 from typing import Final
 
 from ckptkit.errors import CorruptError, UnknownFormatError
+from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, MAGIC
 from ckptkit.model import Source
 
-MAGIC: Final = bytes.fromhex("57fb808b247547db")
-"""What a table ends in."""
-
-LEAST: Final = 48
-"""Bytes of a table that holds nothing."""
-
-MAX_SHARDS: Final = 100_000
-"""So many shards have a number of five digits."""
-
-_SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\Z")
-_PATTERN: Final = re.compile(r"-\?{5}-of-(\d{5})\Z")
+_SHARD: Final = re.compile(r"-([0-9]{5})-of-([0-9]{5})\Z")
+_PATTERN: Final = re.compile(r"-\?{5}-of-([0-9]{5})\Z")
 _ANY: Final = "?????"
 
 
 def is_first_format(path: str) -> bool:
-    """Tell whether a path is that of a file, or the pattern of shards, of the first format."""
-    return resolve(path) is not None
+    """Tell whether a path is that of files of the first format, if only of two checkpoints."""
+    try:
+        return resolve(path) is not None
+    except UnknownFormatError:
+        return True
 
 
 def resolve(path: str) -> Source | None:
@@ -101,7 +96,7 @@ def _is_table(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size < LEAST:
+        if os.fstat(file.fileno()).st_size < FOOTER_BYTES:
             return False
         file.seek(-len(MAGIC), os.SEEK_END)
         return file.read() == MAGIC

@@ -16,6 +16,7 @@ from ckptkit.storage.packed import string_spans
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ckptkit.formats.tensorflow.slices import Extents
     from ckptkit.formats.tensorflow.wire import Field, Sliced
     from ckptkit.storage.disk import File
     from ckptkit.storage.packed import Form
@@ -32,7 +33,6 @@ MAX_RANK: Final = 254
 MAX_SLICE: Final = 1 << 16
 """Bytes of the message that says which slice it is."""
 
-FULL: Final = (0, -1)
 STRING: Final = 8
 
 
@@ -81,9 +81,6 @@ SHORT: Final = 128
 
 MOST_KNOWN: Final = 4096
 """Shapes that are remembered, and slices."""
-
-Extents = tuple[tuple[int, int], ...]
-"""Start and length along every axis; (0, -1) where a slice is all of it."""
 
 
 class Meta(NamedTuple):

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from array import array
 from dataclasses import replace
-from itertools import accumulate
 from os.path import basename
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ckptkit import _native
 from ckptkit.catalog import Catalog
-from ckptkit.columns import Columns
+from ckptkit.columns import Columns, Place, Rows
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
-from ckptkit.formats.tensorflow.slices import tiling_fault
+from ckptkit.formats.tensorflow.slices import FULL, box_of, tiling_fault
 from ckptkit.formats.tensorflow.v1.paths import files_of
-from ckptkit.formats.tensorflow.v1.records import BOOL, FULL, STORAGE, STRING, Reader, text
+from ckptkit.formats.tensorflow.v1.records import BOOL, STORAGE, STRING, Reader, text
 from ckptkit.formats.tensorflow.v1.table import TableFile
 from ckptkit.model import TensorSpec
 from ckptkit.partition import MAX_SLICES
@@ -25,10 +23,10 @@ from ckptkit.storage.disk import Disk
 from ckptkit.storage.packed import Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Literal
+    from collections.abc import Mapping
 
-    from ckptkit.formats.tensorflow.v1.records import Extents, Meta, Values
+    from ckptkit.formats.tensorflow.slices import Extents
+    from ckptkit.formats.tensorflow.v1.records import Meta, Values
     from ckptkit.formats.tensorflow.v1.table import Block, Handle
     from ckptkit.model import Source
     from ckptkit.storage.disk import File
@@ -153,9 +151,9 @@ def _join(tensors: dict[bytes, _Tensor], contents: Contents) -> None:
             box = known.box(extents)
             found = left.pop(_native.slice_key(meta.name, extents), None)
             if found is None:
-                known.refuse(f"the record of its slice {_text(box)} is missing")
+                known.refuse(f"the record of its slice {box} is missing")
             if (found.values.name, found.values.extents) != (meta.name, extents):
-                known.refuse(f"the record of its slice {_text(box)} says that it is another one")
+                known.refuse(f"the record of its slice {box} says that it is another one")
             known.add(extents, box, found)
     for found in left.values():
         msg = "there are values of a slice that is described nowhere"
@@ -191,25 +189,16 @@ class _Tensor:
         shape = self._meta.shape
         if extents == (FULL,) * len(shape):
             return Box.whole(shape)
-        if len(extents) != len(shape):
-            self.refuse(f"a slice has {len(extents)} axes, the tensor has {len(shape)}")
-        for start, length in extents:
-            if (start, length) != FULL and (start < 0 or length < 1):
-                self.refuse(f"a slice starts at {start} and has length {length}")
-        pairs = [
-            (start, size if (start, length) == FULL else length)
-            for (start, length), size in zip(extents, shape, strict=True)
-        ]
-        box = Box(tuple(start for start, _ in pairs), tuple(length for _, length in pairs))
-        if any(stop > size for stop, size in zip(box.stop, shape, strict=True)):
-            self.refuse(f"slice {_text(box)} is outside the shape {list(shape)}")
-        return box
+        try:
+            return box_of(extents, shape)
+        except CorruptError as error:
+            self.refuse(error.message)
 
     def add(self, extents: Extents, box: Box, found: Found) -> None:
         """Add a slice."""
         other = self._boxes.setdefault(box, found)
         if other is not found:
-            what = f"slice {_text(box)}" if self._meta.shape else "its value"
+            what = f"slice {box}" if self._meta.shape else "its value"
             where = "twice" if other.path == found.path else f"in {basename(other.path)} as well"
             self.refuse(f"{what} is there {where}: files of two checkpoints are mixed", found)
         self._slices.append((extents, box, found))
@@ -231,7 +220,7 @@ class _Tensor:
         if not whole:
             extents = [list(one) for one, _, _ in self._slices]
             entry = _native.entry_slices_encode(code, meta.shape, extents)
-            row = rows.add(code, meta.shape, _Place(0, 0, 0, 0, Columns.SLICED), entry)
+            row = rows.held.add(code, meta.shape, Place(flags=Columns.SLICED), entry)
             rows.parts[row] = tuple(zip(boxes, at, strict=True))
             at = [row]
         rows.names.append(text(meta.name) or "")
@@ -240,12 +229,12 @@ class _Tensor:
     def _add_slice(self, rows: _Rows, box: Box, found: Found) -> int:
         code = CODES[self._meta.dtype]
         entry = _native.entry_encode(code, box.shape)
-        return rows.add(code, box.shape, self._place(rows, box, found), entry)
+        return rows.held.add(code, box.shape, self._place(rows, box, found), entry)
 
-    def _place(self, rows: _Rows, box: Box, found: Found) -> _Place:
+    def _place(self, rows: _Rows, box: Box, found: Found) -> Place:
         """Return where a slice is, whose values have to be as many as its elements."""
         values, storage = found.values, STORAGE[self._meta.dtype]
-        where = "" if len(self._slices) == 1 else f"slice {_text(box)}: "
+        where = "" if len(self._slices) == 1 else f"slice {box}: "
         if values.field not in {None, storage.field}:
             what = f"it is {self._meta.dtype}, and its values are in field {values.field}"
             self.refuse(f"{where}{what}, not {storage.field}", found)
@@ -264,7 +253,7 @@ class _Tensor:
                 self.refuse(f"{where}{nbytes} bytes cannot be {box.count} values", found)
         is_run = (storage.form == "raw" and len(values.runs) <= 1) or found.plain
         if is_run or not size:
-            return _Place(found.shard, values.start, size, found.checksum)
+            return Place(found.shard, values.start, size, found.checksum)
         count = size if storage.form == "raw" else box.count
         return rows.virtual(self._packed(found, count), size)
 
@@ -285,68 +274,25 @@ class _Tensor:
         return values.size if values.field == STRING else _EMPTY_STRINGS
 
 
-class _Place(NamedTuple):
-    """Where bytes are, and what they have for a checksum."""
-
-    shard: int
-    offset: int
-    size: int
-    checksum: int
-    flags: int = 0
-
-
 class _Rows:
-    """Rows of columns in the making."""
+    """Rows in the making, and the tensors that they are."""
 
     def __init__(self, shards: int) -> None:
         self.names: list[str] = []
         self.of_names: list[int] = []
         self.parts: dict[int, tuple[tuple[Box, int], ...]] = {}
+        self.held = Rows()
         self._shards = shards
         self._virtual: list[str] = []
-        self._codes: list[int] = []
-        self._shapes: list[tuple[int, ...]] = []
-        self._places: list[_Place] = []
-        self._entries: list[bytes] = []
 
-    def virtual(self, path: str, size: int) -> _Place:
+    def virtual(self, path: str, size: int) -> Place:
         """Return a place at a virtual path of its own."""
         self._virtual.append(path)
         number = self._shards + len(self._virtual) - 1
-        return _Place(number, 0, size, 0, Columns.UNSUMMED)
-
-    def add(self, code: int, shape: tuple[int, ...], place: _Place, entry: bytes) -> int:
-        """Add a row, with what the index of a bundle would say of it; return its number."""
-        self._codes.append(code)
-        self._shapes.append(shape)
-        self._places.append(place)
-        self._entries.append(entry)
-        return len(self._codes) - 1
+        return Place(number, 0, size, 0, Columns.UNSUMMED)
 
     def columns(self, files: Mapping[int, str]) -> Columns:
         """Return the columns."""
         virtual = enumerate(self._virtual, start=self._shards)
-        return Columns(
-            NAMES,
-            {**files, **dict(virtual)},
-            _column("i", self._codes),
-            _column("q", (size for shape in self._shapes for size in shape)),
-            _column("q", accumulate(map(len, self._shapes))),
-            _column("i", (place.shard for place in self._places)),
-            _column("q", (place.offset for place in self._places)),
-            _column("q", (place.size for place in self._places)),
-            _column("I", (place.checksum for place in self._places)),
-            _column("B", (place.flags for place in self._places)),
-            b"".join(self._entries),
-            _column("q", accumulate(map(len, self._entries), initial=0)),
-            self.parts,
-            shards=self._shards,
-        )
-
-
-def _column(kind: Literal["i", "q", "I", "B"], values: Iterable[int]) -> memoryview:
-    return memoryview(array(kind, values))
-
-
-def _text(box: Box) -> str:
-    return "[" + ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) + "]"
+        found = self.held.columns(NAMES, {**files, **dict(virtual)})
+        return replace(found, parts=self.parts, shards=self._shards)

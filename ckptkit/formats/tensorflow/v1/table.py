@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError, UnsupportedError
-from ckptkit.formats.tensorflow.paths import FOOTER_BYTES
-from ckptkit.formats.tensorflow.scan import DECODED_SLACK, MAGIC
+from ckptkit.formats.tensorflow.paths import FOOTER_BYTES, MAGIC
+from ckptkit.formats.tensorflow.scan import DECODED_SLACK
 from ckptkit.formats.tensorflow.wire import varint
 from ckptkit.storage.packed import sum_of
 

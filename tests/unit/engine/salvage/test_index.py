@@ -9,6 +9,7 @@ import pytest
 
 import ckptkit
 from ckptkit.errors import CorruptError, UnsupportedError
+from ckptkit.formats.tensorflow.salvage import outline
 from tests.golden.damage import flip
 from tests.golden.handmade import texts
 from tests.hostile import forge
@@ -229,7 +230,7 @@ def test_sizes_that_strings_contradict(tmp_path: Path, out: str) -> None:
         ("a float33 [1]\n", "no dtype"),
         ("a float32 [1]\na float32 [1]\n", "twice"),
         ("a float32 [4611686018427387904, 9]\n", "more than a tensor"),
-        ("{}", "ls --json"),
+        ("{}", "ls --json prints: nothing is called 'tensors'"),
         ('{"tensors": [{"name": "a"}]}', "ls --json"),
         ('{"tensors": 3}', "ls --json"),
         ("{" * 100_000, "ls --json"),
@@ -243,6 +244,15 @@ def test_tables_that_are_none(
     index(model).unlink()
     with pytest.raises(CorruptError, match=message):
         ckptkit.salvage(model, out, sizes=tmp_path / "sizes")
+
+
+def test_a_table_without_an_end_is_not_read_to_the_end(
+    model: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outline, "MAX_BYTES", 1 << 16)
+    index(model).unlink()
+    with pytest.raises(CorruptError, match="at most 65536 bytes"):
+        ckptkit.salvage(model, out, sizes="/dev/zero")
 
 
 def test_alignment_of_the_donor_is_that_of_the_checkpoint(tmp_path: Path, out: str) -> None:

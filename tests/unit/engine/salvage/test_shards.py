@@ -48,6 +48,17 @@ def test_the_right_shard_is_found_at_a_donor(model: str, donor: str, out: str) -
     assert_equal(read(out), values(2))
 
 
+def test_shards_that_have_one_another_s_numbers(model: str, out: str, tmp_path: Path) -> None:
+    shard(model, 0).rename(tmp_path / "first")
+    shard(model, 1).rename(shard(model, 0))
+    (tmp_path / "first").rename(shard(model, 1))
+    found = ckptkit.salvage(model, out)
+    assert found.ok
+    assert len(found.shards) == 2
+    assert f"{shard(model, 1)} fits, and is used" in found.shards[0]
+    assert_equal(read(out), values(1))
+
+
 def test_an_index_of_another_save(model: str, donor: str, out: str) -> None:
     shutil.copy(index(donor), index(model))
     shutil.copy(index(donor), str(Path(model).with_name("x.index")))

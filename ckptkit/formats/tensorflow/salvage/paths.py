@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import CkptError, CorruptError, UnknownFormatError
-from ckptkit.formats.tensorflow.paths import INDEX, VARIABLES, resolve
+from ckptkit.formats.tensorflow.paths import (
+    INDEX,
+    VARIABLES,
+    data_file,
+    data_files,
+    is_saved_model,
+    resolve,
+    source_of,
+)
 from ckptkit.formats.tensorflow.state import STATE_FILE
 from ckptkit.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 MAX_SHARDS: Final = 1 << 20
 """Data files of one bundle; no writer makes as many."""
-
-_DATA: Final = re.compile(r"(.+)\.data-(\d{5,10})-of-(\d{5,10})", re.DOTALL)
-_SAVED_MODEL: Final = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 
 
 def find_bundle(path: str) -> Source:
@@ -37,34 +41,23 @@ def find_bundle(path: str) -> Source:
         return found
     if os.path.isdir(path):
         return _in_folder(path)
-    data = _DATA.fullmatch(path)
-    for prefix in (path, path.removesuffix(INDEX), *([data[1]] if data else [])):
+    data = data_file(path)
+    for prefix in (path, path.removesuffix(INDEX), *([data.prefix] if data else [])):
         if shards_on_disk(prefix) or os.path.isfile(prefix + INDEX):
-            return _bundle(prefix)
+            return source_of(prefix)
     if os.path.lexists(path):
         msg = "not a TensorFlow checkpoint, nor what is left of one"
         raise UnknownFormatError(msg, path=path)
     raise FileNotFoundError(2, "nothing of a checkpoint of this name", path)
 
 
-def _bundle(prefix: str) -> Source:
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(prefix)))
-    if os.path.abspath(prefix) == os.path.join(folder, VARIABLES) and _is_saved_model(folder):
-        return Source(prefix, folder)
-    return Source(prefix, None)
-
-
-def _is_saved_model(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, name)) for name in _SAVED_MODEL)
-
-
 def _in_folder(folder: str) -> Source:
     prefix = os.path.join(folder, VARIABLES)
-    if os.path.isfile(prefix + INDEX) or (_is_saved_model(folder) and shards_on_disk(prefix)):
+    if os.path.isfile(prefix + INDEX) or (is_saved_model(folder) and shards_on_disk(prefix)):
         return Source(prefix, folder)
     found = sorted(prefixes(folder))
     if len(found) == 1:
-        return _bundle(os.path.join(folder, found[0]))
+        return source_of(os.path.join(folder, found[0]))
     if found:
         names = ", ".join(found[:5])
         msg = f"the folder has what is left of {len(found)} checkpoints; name one: {names}"
@@ -76,9 +69,9 @@ def prefixes(folder: str) -> set[str]:
     """Return the names of all bundles in a folder, whole or not."""
     found = set()
     for name in os.listdir(folder or "."):
-        data = _DATA.fullmatch(name)
-        if data is not None:
-            found.add(data[1])
+        data = data_file(name)
+        if data is not None and data.prefix:
+            found.add(data.prefix)
         elif name.endswith(INDEX) and name != INDEX:
             found.add(name.removesuffix(INDEX))
     return found
@@ -87,23 +80,10 @@ def prefixes(folder: str) -> set[str]:
 def shards_on_disk(prefix: str) -> Mapping[int, Mapping[int, str]]:
     """Return the data files of a prefix: by number of shards, then by shard."""
     found: dict[int, dict[int, str]] = {}
-    for number, count, path in _shards(prefix):
-        found.setdefault(count, {})[number] = path
+    for data, path in data_files(prefix):
+        if data.shard < data.shards <= MAX_SHARDS:
+            found.setdefault(data.shards, {})[data.shard] = path
     return {count: dict(sorted(files.items())) for count, files in found.items()}
-
-
-def _shards(prefix: str) -> Iterator[tuple[int, int, str]]:
-    folder, name = os.path.split(prefix)
-    if not name or not os.path.isdir(folder or "."):
-        return
-    for entry in os.listdir(folder or "."):
-        data = _DATA.fullmatch(entry)
-        path = os.path.join(folder, entry)
-        if data is None or data[1] != name or not os.path.isfile(path):
-            continue
-        number, count = int(data[2]), int(data[3])
-        if number < count <= MAX_SHARDS:
-            yield number, count, path
 
 
 def check_index_file(path: str) -> None:
