@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ckptkit.engine.choose import Wish, build_plan
 from ckptkit.engine.preflight import check_readable
@@ -17,9 +17,10 @@ from ckptkit.engine.salvage.judge import Judged, judge
 from ckptkit.errors import CkptError, CorruptError, EditError, UnsupportedError
 from ckptkit.formats import find
 from ckptkit.formats.tensorflow import TENSORFLOW
+from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, MAX_BYTES, read_graph
 from ckptkit.formats.tensorflow.paths import INDEX
 from ckptkit.formats.tensorflow.salvage.bundle import read_bundle
-from ckptkit.formats.tensorflow.salvage.graph import GRAPH_KEY, MAX_BYTES, keys_of, pruned
+from ckptkit.formats.tensorflow.salvage.graph import named, pruned
 from ckptkit.formats.tensorflow.salvage.outline import outline_of, read_sizes
 from ckptkit.formats.tensorflow.salvage.paths import find_bundle
 from ckptkit.formats.tensorflow.salvage.tiling import Known, tile
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ckptkit.engine.salvage.judge import Progress
+    from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
     from ckptkit.formats.tensorflow.salvage.bundle import Bundle, Damage
     from ckptkit.formats.tensorflow.salvage.outline import Outline
     from ckptkit.formats.tensorflow.salvage.tiling import Place, Tiling
@@ -99,13 +101,6 @@ def _donor(path: str) -> Bundle:
         raise EditError(msg, path=path)
     check_readable(os.path.abspath(source.path), str(source))
     return read_bundle(source.path)
-
-
-class _Found(NamedTuple):
-    """A graph, its bytes, and the tensors that it names."""
-
-    data: bytes
-    keys: tuple[str, ...]
 
 
 class _Salvage:
@@ -263,7 +258,7 @@ class _Salvage:
 
     # --- the object graph ------------------------------------------------------------------------
 
-    def _choose_graph(self) -> _Found | None:
+    def _choose_graph(self) -> ObjectGraph | None:
         """Take the object graph of the checkpoint, or else of the first donor that has its like."""
         turns = [([], False), *(([donor], False) for donor in self.choice.donors)]
         for donors, keep in [*turns, ([], self.choice.keep)]:
@@ -274,17 +269,18 @@ class _Salvage:
             self.choice.taken.pop(GRAPH_KEY, None)
         return None
 
-    def _agrees(self, graph: _Found) -> bool:
+    def _agrees(self, graph: ObjectGraph) -> bool:
         """Tell whether a graph is of just the tensors that there were, if it is a donor's."""
-        ours, keys = self.ours, {*graph.keys}
+        ours = self.ours
         if self.choice.taken[GRAPH_KEY].how != "filled":
             return True
-        had = {key for key in ours.names() if self.choice.believed(ours.rows[key])}
-        return had - {GRAPH_KEY} <= keys and all(
-            key in had or ours.lost_within(key) for key in keys
-        )
+        had = {key for key in ours.names() if self.choice.believed(ours.rows[key])} - {GRAPH_KEY}
+        found = named(graph, had)
+        # A registered saver puts tensors of any names into the same checkpoint.
+        whole = bool(graph.savers) or had <= {name for some in found.tensors for name in some}
+        return whole and all(map(ours.lost_within, found.missing))
 
-    def _graph(self) -> _Found | None:
+    def _graph(self) -> ObjectGraph | None:
         taken = self.choice.taken.get(GRAPH_KEY)
         if taken is None or taken.boxes:
             self.choice.taken.pop(GRAPH_KEY, None)
@@ -301,14 +297,13 @@ class _Salvage:
                 values = read_tensor(
                     self.sources, GRAPH_KEY, tensor, TENSORFLOW.decode, verify=False
                 )
-                data = bytes(values.item())
-                return _Found(data, keys_of(data))
+                return read_graph(bytes(values.item()))
             except CkptError as error:
                 self.notes.append(f"the object graph does not parse: {error.message}")
         return None
 
     def _names(
-        self, outlines: Sequence[Outline], graph: _Found | None
+        self, outlines: Sequence[Outline], graph: ObjectGraph | None
     ) -> tuple[list[str], dict[str, str]]:
         """Return the tensors that there were, as far as is known, and what is known of some."""
         ours = self.ours
@@ -322,10 +317,9 @@ class _Salvage:
         for outline in outlines:
             lost = (key for key in outline.bundle.names() if ours.lost_within(key))
             names.update(dict.fromkeys(lost))
-        for key in graph.keys if graph is not None else ():
-            if key not in names:
-                reasons[key] = "the object graph names it, and the index has no record of it"
-                names[key] = None
+        for key in named(graph, names).missing if graph is not None else ():
+            reasons[key] = "the object graph names it, and the index has no record of it"
+            names[key] = None
         # What a damaged block says may be no name at all; its bytes have to agree with it.
         doubtful = [
             key
@@ -344,13 +338,17 @@ class _Salvage:
     # --- the account -----------------------------------------------------------------------------
 
     def _account(
-        self, destination: str, graph: _Found | None, names: Sequence[str], reasons: dict[str, str]
+        self,
+        destination: str,
+        graph: ObjectGraph | None,
+        names: Sequence[str],
+        reasons: dict[str, str],
     ) -> Salvaged:
         choice = self.choice
         dropped: tuple[str, ...] = ()
         new = None
         if graph is not None:
-            new, dropped = pruned(graph.data, choice.taken)
+            new, dropped = pruned(graph, {*names}, choice.taken)
         saved = [name for name in names if name in choice.taken]
         if not any(name != GRAPH_KEY for name in saved):
             raise self._nothing(names)

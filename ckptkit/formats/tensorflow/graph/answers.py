@@ -268,7 +268,7 @@ def _edge_moved(paths: KeyPaths, edge: int, target: str) -> Regraphed:
     moves = Moves(paths, Targets({"": ""}, ()), revision, ())
     moves.take(edge, target)
     if moves.shifted:
-        HasValues(paths.graph).revise(revision, moves, (), ())
+        HasValues(paths.graph).revise(revision, (), (), moves.edges())
     return Regraphed(revision.encode(), {}, Account({("edge", ""): moves.count}))
 
 

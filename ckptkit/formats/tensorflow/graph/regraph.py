@@ -213,19 +213,10 @@ class _Regraphing:
         """Leave out attributes of tensors that are gone, and slot references to their nodes."""
         if not self.lost:
             return
-        graph = self.graph
-        for at in self.lost:
-            self.revision.drop_attribute(at)
-        emptied = {graph.attribute_node[at] for at in self.lost} - self.living
-        alone = []
-        for slot, (original, kept) in enumerate(
-            zip(graph.slot_original, graph.slot_variable, strict=True)
-        ):
-            if original in emptied or kept in emptied:
-                self.revision.drop_slot(slot)
-                self.slots_lost.append(slot)
-                if kept not in emptied:
-                    alone += [graph.key[at] for at in graph.attributes_of.get(kept, ())]
+        graph, lost = self.graph, self.lost
+        self.slots_lost = self.revision.drop_attributes(lost)
+        kept = (graph.attributes_of.get(graph.slot_variable[at], ()) for at in self.slots_lost)
+        alone = [graph.key[at] for held in kept for at in held if at not in lost]
         if alone:
             self.notes.append(
                 f"{_listed(alone)}: kept by an optimizer for a variable that is gone;"
@@ -285,7 +276,7 @@ class _Regraphing:
     def note_values(self) -> None:
         """Say anew which objects have values at or below them, where that was said."""
         if self.lost or self.moves.shifted or self.change.added:
-            self.values.revise(self.revision, self.moves, self.lost, self.slots_lost)
+            self.values.revise(self.revision, self.lost, self.slots_lost, self.moves.edges())
 
     def result(self) -> Regraphed:
         """Return bytes, names, and what was done."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ckptkit import _native
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
 
@@ -49,10 +49,15 @@ class Revision:
             or self._new
         )
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are, new ones included."""
+        return len(self.graph) + self._new
+
     def add_node(self) -> int:
         """Add a node without anything, and return its number."""
         self._new += 1
-        return len(self.graph) + self._new - 1
+        return self.nodes - 1
 
     def add_edge(self, parent: int, child: int, name: str) -> None:
         """Add a child to a node, behind those that it has."""
@@ -91,6 +96,23 @@ class Revision:
     def drop_attribute(self, attribute: int) -> None:
         """Leave out an attribute."""
         self._attributes[attribute] = None
+
+    def drop_attributes(self, attributes: Collection[int]) -> list[int]:
+        """Leave out attributes, and slot references to or from nodes that have none left.
+
+        Returns:
+            The slots that go.
+        """
+        graph = self.graph
+        for at in attributes:
+            self.drop_attribute(at)
+        left = {node for at, node in enumerate(graph.attribute_node) if at not in attributes}
+        emptied = {graph.attribute_node[at] for at in attributes} - left
+        pairs = zip(graph.slot_original, graph.slot_variable, strict=True)
+        slots = [slot for slot, pair in enumerate(pairs) if not emptied.isdisjoint(pair)]
+        for slot in slots:
+            self.drop_slot(slot)
+        return slots
 
     def add_slot(self, optimizer: int, original: int, name: str, variable: int) -> None:
         """Say that an optimizer keeps a variable for another one."""

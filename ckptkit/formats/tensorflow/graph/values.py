@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from array import array
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
+from ckptkit import _native
 from ckptkit.formats.tensorflow.graph.objects import SAYS_VALUES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
-    from ckptkit.formats.tensorflow.graph.moves import Moves
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
     from ckptkit.formats.tensorflow.graph.revision import Revision
-
-_PASSES: Final = 4
 
 
 class HasValues:
@@ -31,51 +31,44 @@ class HasValues:
     def revise(
         self,
         revision: Revision,
-        moves: Moves,
         attributes_lost: Collection[int],
         slots_lost: Collection[int],
+        edges: Iterable[tuple[int, int]] | None = None,
     ) -> None:
         """Say it anew of the nodes for which it is another now, if the graph says it at all.
 
         A node has values if it has attributes, slot variables or a saver of its own, or if one of
         its children has.
+
+        Args:
+            revision: Takes what is to be said, and has made the new nodes.
+            attributes_lost: The attributes that go.
+            slots_lost: The slot references that go.
+            edges: Parent and child of every edge afterwards, where these are others than before.
         """
         graph = self._graph
-        if not len(graph) or not self._says(0):
+        if not len(graph) or not graph.flags[0] & SAYS_VALUES:
             return
+        own = bytearray(revision.nodes)
         slots = set(slots_lost)
-        owners = graph.attribute_node
-        own = {owner for at, owner in enumerate(owners) if at not in attributes_lost}
-        own.update(owner for at, owner in enumerate(graph.slot_optimizer) if at not in slots)
-        own.update(graph.savers)
-        before = {node for node, holds in enumerate(graph.holders) if holds}
-        after = _above(own | self._given, moves.edges())
-        for node in before ^ after:
-            if node >= len(graph) or self._says(node):
-                revision.set_has_values(node, value=node in after)
+        for at, node in enumerate(graph.attribute_node):
+            own[node] |= at not in attributes_lost
+        for at, node in enumerate(graph.slot_optimizer):
+            own[node] |= at not in slots
+        for node in (*graph.savers, *self._given):
+            own[node] = 1
+        before = bytes(graph.holders).ljust(len(own), b"\0")
+        for node, (had, has) in enumerate(zip(before, self._above(own, edges), strict=True)):
+            if had != has and (node >= len(graph) or graph.flags[node] & SAYS_VALUES):
+                revision.set_has_values(node, value=bool(has))
 
-    def _says(self, node: int) -> bool:
-        return bool(self._graph.flags[node] & SAYS_VALUES)
-
-
-def _above(nodes: Iterable[int], edges: Sequence[tuple[int, int]]) -> set[int]:
-    """Return nodes and all from which an edge leads to one of them."""
-    found = set(nodes)
-    # Nodes are numbered outwards from the root, so that few passes from the end on do.
-    for _ in range(_PASSES):
-        count = len(found)
-        for parent, child in reversed(edges):
-            if child in found:
-                found.add(parent)
-        if len(found) == count:
-            return found
-    parents: dict[int, list[int]] = {}
-    for parent, child in edges:
-        parents.setdefault(child, []).append(parent)
-    stack = list(found)
-    while stack:
-        for parent in parents.get(stack.pop(), ()):
-            if parent not in found:
-                found.add(parent)
-                stack.append(parent)
-    return found
+    def _above(self, own: bytearray, edges: Iterable[tuple[int, int]] | None) -> bytes:
+        """Return a byte per node: whether it, or one that it leads to, has values of its own."""
+        graph = self._graph
+        if edges is None:
+            return _native.graph_holders(graph.edge_ends, graph.edge_child, own)
+        ordered, counts = sorted(edges), [0] * len(own)
+        for parent, _ in ordered:
+            counts[parent] += 1
+        ends = array("i", accumulate(counts))
+        return _native.graph_holders(ends, array("i", (child for _, child in ordered)), own)

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.graph.keypaths import parts_of
 from ckptkit.formats.tensorflow.graph.revision import Revision
+from ckptkit.formats.tensorflow.graph.values import HasValues
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Collection, Container, Sequence
 
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
 
-__all__ = ["GRAPH_KEY", "MAX_BYTES", "Pruned", "keys_of", "pruned"]
+
+class Named(NamedTuple):
+    """Which of the tensors that there were a graph names, and which it names besides.
+
+    Attributes:
+        tensors: For every attribute those that it names: one of its own name, several of an object
+            such as a table, or none.
+        missing: The keys of attributes that name none.
+    """
+
+    tensors: Sequence[Sequence[str]]
+    missing: Sequence[str]
+
+
+def named(graph: ObjectGraph, names: Collection[str]) -> Named:
+    """Return what a graph names.
+
+    Args:
+        graph: The objects.
+        names: The tensors that there were, or may have been.
+    """
+    known = [(key,) if key in names else () for key in graph.key]
+    if all(known):
+        return Named(known, ())
+    parts = parts_of(graph, names)
+    tensors = [one or parts.get(at, ()) for at, one in enumerate(known)]
+    return Named(tensors, [key for key, one in zip(graph.key, tensors, strict=True) if not one])
 
 
 class Pruned(NamedTuple):
@@ -27,57 +54,22 @@ class Pruned(NamedTuple):
     dropped: tuple[str, ...]
 
 
-def keys_of(data: bytes) -> tuple[str, ...]:
-    """Return the names of the tensors that a graph names, in its order.
-
-    Raises:
-        CorruptError: It does not parse.
-    """
-    return tuple(read_graph(data).key)
-
-
-def pruned(data: bytes, names: Container[str]) -> Pruned:
-    """Take out of a graph the attributes whose tensors are not among ``names``.
+def pruned(graph: ObjectGraph, names: Collection[str], left: Container[str]) -> Pruned:
+    """Take out of a graph the attributes of which not all tensors are left.
 
     Slots whose variable has no value left go with them, and nodes below which there is no value
     any more do not say that there is one.
 
-    Raises:
-        CorruptError: It does not parse.
+    Args:
+        graph: The objects.
+        names: The tensors that there were.
+        left: Those that are left.
     """
-    graph = read_graph(data)
-    lost = [at for at, key in enumerate(graph.key) if key not in names]
-    if not lost:
-        return Pruned(data, ())
+    lost = {
+        at: None
+        for at, tensors in enumerate(named(graph, names).tensors)
+        if not tensors or any(name not in left for name in tensors)
+    }
     revision = Revision(graph)
-    for at in lost:
-        revision.drop_attribute(at)
-    gone = set(lost)
-    left = {node for at, node in enumerate(graph.attribute_node) if at not in gone}
-    empty = {graph.attribute_node[at] for at in lost} - left
-    slots = set()
-    for at, (variable, original) in enumerate(
-        zip(graph.slot_variable, graph.slot_original, strict=True)
-    ):
-        if variable in empty or original in empty:
-            revision.drop_slot(at)
-        else:
-            slots.add(graph.slot_optimizer[at])
-    valued = _with_ancestors(graph, left | slots | set(graph.savers))
-    before = _with_ancestors(graph, {*graph.attribute_node, *graph.slot_optimizer, *graph.savers})
-    for node in sorted(before - valued):
-        revision.set_has_values(node, value=False)
+    HasValues(graph).revise(revision, lost, revision.drop_attributes(lost))
     return Pruned(revision.encode(), tuple(graph.key[at] for at in lost))
-
-
-def _with_ancestors(graph: ObjectGraph, nodes: set[int]) -> set[int]:
-    parents: dict[int, list[int]] = {}
-    for parent, child in zip(graph.edge_parent, graph.edge_child, strict=True):
-        parents.setdefault(child, []).append(parent)
-    found, queue = set(nodes), list(nodes)
-    for node in queue:
-        for parent in parents.get(node, ()):
-            if parent not in found:
-                found.add(parent)
-                queue.append(parent)
-    return found
