@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ckptkit
-from ckptkit import CorruptError
+from ckptkit import CorruptError, UnsupportedError
 from ckptkit.engine.check import verify_path
 from ckptkit.formats.tensorflow.graph import lint, load
 from ckptkit.formats.tensorflow.graph.load import load_graph
@@ -185,3 +185,22 @@ def test_findings_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "2 further keys are those of several variables",
     ]
     assert len(found) == 9
+
+
+def test_keys_that_are_nested_without_end_take_no_memory(tmp_path: Path) -> None:
+    # All paths on the way to this key have a hundred thousand million characters.
+    deep = "a/" * 400_000 + "b" + KEY
+    nodes = [ROOT, variable("w" + KEY), variable(deep)]
+    with ckptkit.open(bundle(tmp_path, encoded(nodes))) as found:
+        draft = found.edit("rename ^w/ -> v/")
+        with pytest.raises(UnsupportedError, match="nested deeper"):
+            draft.plan(tmp_path / "out")
+
+
+def test_a_path_of_thousands_of_names(tmp_path: Path) -> None:
+    path = "/".join(["a"] * 3000)
+    with ckptkit.open(bundle(tmp_path)) as found:
+        found.edit(f"new graph:{path} = 1").plan(tmp_path / "new").run()
+        found.edit(f"rename ^w/ -> {path}/").plan(tmp_path / "renamed").run()
+    for name in ("new", "renamed"):
+        assert path + KEY in graph_of(tmp_path / name).key

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit import CorruptError, UnsupportedError
+from ckptkit import CorruptError, EditError, UnsupportedError
 from ckptkit.engine.check import verify_path
 from tests.hostile.forge import PAYLOAD, SOUND, header, record, refused, warned, write
 from tests.oracle import table
@@ -16,6 +16,8 @@ from tests.oracle.varint import put_number
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ckptkit.placement import Way
 
 W = SOUND[1]
 
@@ -94,3 +96,17 @@ def test_big_endian_data_is_swapped(tmp_path: Path) -> None:
     path = write(tmp_path, [header(endianness=1), (b"w", record(payload))], payload)
     assert ckptkit.open(path)["w"].read().tolist() == [[0, 1, 2], [3, 4, 5]]
     assert verify_path(path).problems == ()
+
+
+@pytest.mark.parametrize("how", ["append", "patch"])
+def test_shards_that_are_only_claimed_take_no_memory_in_place(tmp_path: Path, how: Way) -> None:
+    claimed = (1 << 31) - 1
+    (tmp_path / "model.index").write_bytes(table.encode([header(claimed), (b"w", record())]))
+    (tmp_path / f"model.data-00000-of-{claimed}").write_bytes(PAYLOAD)
+    with ckptkit.open(tmp_path / "model") as found:
+        draft = found.edit("w *= 2")
+        with pytest.raises(EditError, match="2,147,483,647 shards, of which 1 are there"):
+            draft.plan(how=how)
+        draft.plan(tmp_path / "copy").run()
+    with ckptkit.open(tmp_path / "copy") as found:
+        assert found["w"].read().tolist() == (2 * np.arange(6.0).reshape(2, 3)).tolist()

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ckptkit.model import Source
     from ckptkit.placement import Int64s, Placement, Target
 
+MISSING: Final = 4096
+"""Shards that may be missing where a bundle is changed in place, since no tensor is in them."""
+
 
 KERAS_ENDINGS: Final = (".keras", ".h5", ".hdf5", ".weights.json")
 """How names end of what is no bundle."""
@@ -232,7 +235,7 @@ def _appended(before: Catalog, items: Items, prefix: str) -> _Places:
     """Keep everything where it is, and put what is new at the end of the last shard.
 
     Raises:
-        EditError: There is no shard.
+        EditError: There is no shard, or far too many are missing.
     """
     stays = _stays(items)
     paths, sizes = _present(before, prefix)
@@ -246,10 +249,23 @@ def _appended(before: Catalog, items: Items, prefix: str) -> _Places:
 
 
 def _present(before: Catalog, prefix: str) -> tuple[tuple[str, ...], list[int]]:
-    """Return the paths of all shards, and how long those are that tensors are in."""
-    paths = _shard_paths(prefix, max(before.columns.shards, 1))
+    """Return the paths of all shards, and how long those are that tensors are in.
+
+    Raises:
+        EditError: More shards are missing than any save would lack.
+    """
+    count, used = max(before.columns.shards, 1), before.columns.files
+    if count > len(used) + MISSING:
+        there = len(used) + len(unused_shards(prefix, count, used.values()))
+        if count > there + MISSING:
+            msg = (
+                f"the header says {count:,} shards, of which {there:,} are there; write a copy,"
+                " which has no others"
+            )
+            raise EditError(msg, path=prefix + INDEX)
+    paths = _shard_paths(prefix, count)
     sizes = [0] * len(paths)
-    for number in before.columns.files:
+    for number in used:
         sizes[number] = os.path.getsize(paths[number])
     return paths, sizes
 
@@ -280,7 +296,8 @@ def _patched(before: Catalog, after: Catalog, items: Items, prefix: str) -> _Pla
     """Keep everything where it is; what is changed takes the place of what was there.
 
     Raises:
-        EditError: A tensor has no place, or another size or shape than its place.
+        EditError: A tensor has no place, or another size or shape than its place; or far too many
+            shards are missing.
     """
     _check_places(before, after)
     paths, sizes = _present(before, prefix)

@@ -17,7 +17,7 @@ from ckptkit import _native
 from ckptkit.errors import CorruptError, EditError
 from ckptkit.formats.tensorflow.graph.load import load_graph
 from ckptkit.formats.tensorflow.paths import FINGERPRINT, INDEX, VARIABLES, is_member
-from ckptkit.formats.tensorflow.wire import fields
+from ckptkit.formats.tensorflow.wire import VARINT, fields
 from ckptkit.storage.sidecar import is_sidecar
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ MAX_BYTES: Final = 1 << 20
 KERAS_LIST: Final = "_all_variables/"
 """What the names begin with under which Keras 3 exports variables a second time."""
 
-_CHECKPOINT_HASH: Final = 5
+_HASH: Final = (5, VARINT)
+"""Number and wire type of ``checkpoint_hash``; of another wire type a field is an unknown one."""
+
 _LONGEST: Final = 10
 
 
@@ -239,13 +241,13 @@ def with_checkpoint_hash(fingerprint: bytes, index: bytes, *, path: str) -> byte
     found = _native.fingerprint64(index)
     if checkpoint_hash(fingerprint, path=path) == found:
         return fingerprint
-    parts = list(fields(fingerprint))
+    others = [one for one in fields(fingerprint) if (one.number, one.kind) != _HASH]
     before, after = (
-        b"".join(fingerprint[part.start : part.end] for part in parts if chosen(part.number))
-        for chosen in (_CHECKPOINT_HASH.__gt__, _CHECKPOINT_HASH.__lt__)
+        b"".join(fingerprint[one.start : one.end] for one in others if is_there(one.number))
+        for is_there in (_HASH[0].__gt__, _HASH[0].__le__)
     )
+    tag = bytes([_HASH[0] << 3 | _HASH[1]])
     padded = bytes(found >> 7 * n & 0x7F | 0x80 for n in range(_LONGEST - 1))
-    tag = bytes([_CHECKPOINT_HASH << 3])
     return before + tag + padded + bytes([found >> 7 * (_LONGEST - 1)]) + after
 
 
@@ -260,7 +262,7 @@ def checkpoint_hash(fingerprint: bytes, *, path: str) -> int | None:
         msg = f"a fingerprint has at most {MAX_BYTES} bytes; {advice}"
         raise CorruptError(msg, path=path)
     try:
-        found = [part.value for part in fields(fingerprint) if part.number == _CHECKPOINT_HASH]
+        found = [one.value for one in fields(fingerprint) if (one.number, one.kind) == _HASH]
     except CorruptError as error:
         msg = f"the fingerprint does not parse; {advice}"
         raise CorruptError(msg, path=path, offset=error.offset) from None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ckptkit
 from ckptkit import CorruptError, EditError, Layout
-from ckptkit.formats.tensorflow.savedmodel import with_checkpoint_hash
+from ckptkit.formats.tensorflow.savedmodel import checkpoint_hash, with_checkpoint_hash
 from tests.oracle import first
 from tests.oracle.crc import fingerprint64
 from tests.oracle.varint import fields, put_bytes, put_number
@@ -129,6 +129,14 @@ def test_only_the_hash_of_the_index_changes(index, old):
     assert hash_of(found) == [fingerprint64(index)]
     assert found.startswith(OTHERS[0])
     assert found.endswith(OTHERS[1])
+
+
+def test_a_field_of_its_number_and_another_type_is_an_unknown_one():
+    before = put_bytes(5, b"unknown")
+    assert checkpoint_hash(before, path="f") is None
+    found = with_checkpoint_hash(before + put_number(5, 1), b"", path="f")
+    assert checkpoint_hash(found, path="f") == fingerprint64(b"")
+    assert found.endswith(before)
 
 
 @given(st.binary(max_size=99), st.binary(max_size=99))

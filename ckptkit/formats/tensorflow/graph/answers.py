@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ckptkit.errors import CorruptError, EditError
 from ckptkit.formats.tensorflow.graph.following import changes
-from ckptkit.formats.tensorflow.graph.keypaths import KeyPaths, last_of, names_of, parent_of
+from ckptkit.formats.tensorflow.graph.keypaths import (
+    KeyPaths,
+    last_of,
+    names_of,
+    parent_of,
+    parts_of,
+)
 from ckptkit.formats.tensorflow.graph.load import load_graph
 from ckptkit.formats.tensorflow.graph.moves import Moves, Targets
 from ckptkit.formats.tensorflow.graph.objects import (
@@ -285,14 +291,10 @@ def _positions(now: _Now, nodes: set[int]) -> list[int]:
         key for key, node in zip(graph.key, graph.attribute_node, strict=True) if node in nodes
     ]
     found = {catalog.position(name) for name in names if name in catalog}
-    if len(found) < len(names):
-        stems = tuple(name for name in names if name not in catalog)
-        known = graph.attribute_of_key
-        found.update(
-            at
-            for at, name in enumerate(catalog.names)
-            if name not in known and name.startswith(stems)
-        )
+    if not all(name in catalog for name in names):
+        for at, parts in parts_of(graph, catalog.names).items():
+            if graph.attribute_node[at] in nodes and graph.key[at] not in catalog:
+                found.update(map(catalog.position, parts))
     return sorted(found)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ckptkit.formats.tensorflow.graph.objects import ATTRIBUTES, SLOT, split
+from ckptkit.errors import UnsupportedError
+from ckptkit.formats.tensorflow.graph.objects import ATTRIBUTES, GRAPH_KEY, SLOT, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
 
 _LONGEST_PART: Final = 256
 """Characters that the name of a part has behind the key; real ones have ``-keys`` and the like."""
+
+_DEPTH: Final = 32
+_SLACK: Final = 32 << 20
+"""Characters that paths on the way to keys may have, for every one of the keys, and besides."""
 
 
 def parted(key: str) -> tuple[str, str]:
@@ -78,7 +83,11 @@ class KeyPaths:
     """
 
     def __init__(self, graph: ObjectGraph) -> None:
-        """Find out where the keys of a graph lead."""
+        """Find out where the keys of a graph lead.
+
+        Raises:
+            UnsupportedError: They are nested deeper than any program does.
+        """
         self.graph = graph
         self.edge_at: dict[tuple[int, str], int] = {}
         known = zip(graph.edge_parent, graph.edge_name, strict=True)
@@ -123,11 +132,22 @@ class KeyPaths:
         return node
 
 
-def _with_parents(paths: Iterable[str]) -> list[str]:
+def _with_parents(paths: Collection[str]) -> list[str]:
+    """Return paths and those on the way to them, sorted.
+
+    Raises:
+        UnsupportedError: They are nested deeper than any program does, and would take far more
+            memory than the keys.
+    """
     found: set[str] = {""}
+    room = _SLACK + _DEPTH * sum(map(len, paths))
     for path in paths:
         one = path
         while one not in found:
+            room -= len(one)
+            if room < 0:
+                msg = "keys of the object graph are nested deeper than those of any program"
+                raise UnsupportedError(msg, tensor=GRAPH_KEY)
             found.add(one)
             one = one.rpartition("/")[0]
     return sorted(found)

@@ -209,15 +209,16 @@ class Moves:
 
     def make(self, path: str) -> int:
         """Return the node that a path leads to, after making what of the path is not there."""
-        found = self._found.get(path)
-        if found is None:
-            above = self.make(parent_of(path))
-            name = names_of(last_of(path))[0]
-            found = self.at(above, name)
-            if found is None:
-                found = self.new(above, name)
-            self._found[path] = found
-        return found
+        known, missing, one = self._found, list[str](), path
+        while one not in known:
+            missing.append(one)
+            one = parent_of(one)
+        node = known[one]
+        for one in reversed(missing):
+            name = names_of(last_of(one))[0]
+            there = self.at(node, name)
+            node = known[one] = self.new(node, name) if there is None else there
+        return node
 
     def new(self, parent: int, name: str) -> int:
         """Make an object below another one."""

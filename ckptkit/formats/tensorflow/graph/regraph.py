@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ckptkit.errors import EditError
 from ckptkit.formats.tensorflow.graph.keypaths import (
     KeyPaths,
-    child_of,
     last_of,
     names_of,
     parent_of,
@@ -186,9 +185,11 @@ class _Regraphing:
 
     def _now(self, path: str) -> str:
         """Return where the object of a path is by now."""
-        if path in self.where.placed and path not in self.moves.joined:
-            return self.where.placed[path]
-        return child_of(self._now(parent_of(path)), last_of(path))
+        placed, joined, below = self.where.placed, self.moves.joined, ""
+        while path not in placed or path in joined:
+            below = f"/{last_of(path)}{below}"
+            path = parent_of(path)
+        return f"{placed[path]}{below}" if placed[path] else below[1:]
 
     def set_keys(self) -> None:
         """Write the new keys, and rename what of the variables' own names was renamed."""
