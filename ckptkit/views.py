@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ckptkit.errors import EditError
 from ckptkit.kernels import Need, OnHost, broadcast, broadcasts
 from ckptkit.lowering import numpy_dtype
-from ckptkit.model import TensorSpec
+from ckptkit.model import Derived, Stored, TensorSpec
 from ckptkit.region import Box, Region
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ckptkit.kernels import Get, Run
+    from ckptkit.model import Tensor
 
     Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -475,6 +476,14 @@ class Regroup(View):
         """Yield the box itself."""
         del given
         yield Part(0, box, _all(box.shape))
+
+
+def regrouped(tensor: Tensor, boxes: tuple[Box, ...]) -> Tensor:
+    """Return a tensor that is to be stored in other pieces."""
+    parts = boxes if len(boxes) > 1 else ()
+    if isinstance(tensor.source, Stored):
+        tensor = replace(tensor, source=Derived(Regroup(), (tensor,)))
+    return replace(tensor, parts=parts)
 
 
 def turned(view: View, rank: int) -> int | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ckptkit.deriving import SHOWN_NAMES, Change
 from ckptkit.errors import EditError
 from ckptkit.globs import is_glob, places, quoted
-from ckptkit.model import DTYPES, Derived, Stored
+from ckptkit.model import DTYPES
 from ckptkit.partition import JOINED, MAX_SLICES, equal_parts
 from ckptkit.region import Box
 from ckptkit.sizes import counted, listed
 from ckptkit.surgery.formula import words
-from ckptkit.views import Regroup
+from ckptkit.views import regrouped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -130,7 +130,7 @@ class _Cutting:
             self._rows[at] = slices[0][1]
         tensor = catalog.tensor_at(at)
         if {*tensor.boxes} != {*boxes}:
-            self._made[name] = _stored_in(tensor, boxes)
+            self._made[name] = regrouped(tensor, boxes)
         elif at not in self._rows:
             self._same.append(name)
 
@@ -189,19 +189,11 @@ class Tidy:
         Raises:
             EditError: One of them is of a dtype whose slices nobody joins.
         """
-        made = {name: _stored_in(catalog[name], catalog[name].boxes) for name in self.bits}
+        made = {name: regrouped(catalog[name], catalog[name].boxes) for name in self.bits}
         for name in self.slices:
             tensor = made.get(name) or catalog[name]
-            made[name] = _stored_in(tensor, Repartition(name).boxes(tensor.spec))
+            made[name] = regrouped(tensor, Repartition(name).boxes(tensor.spec))
         return Change(catalog.with_tensors(made), tuple(made))
-
-
-def _stored_in(tensor: Tensor, boxes: tuple[Box, ...]) -> Tensor:
-    """Return a tensor that is stored in other pieces."""
-    parts = boxes if len(boxes) > 1 else ()
-    if isinstance(tensor.source, Stored):
-        tensor = replace(tensor, source=Derived(Regroup(), (tensor,)))
-    return replace(tensor, parts=parts)
 
 
 def _tensors(shown: Sequence[str], count: int) -> str:

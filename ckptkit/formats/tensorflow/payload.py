@@ -7,12 +7,15 @@ from array import array
 from typing import TYPE_CHECKING
 
 from ckptkit import _native
-from ckptkit.errors import CorruptError, UnsupportedError
+from ckptkit.errors import CorruptError, FormatError, UnsupportedError
+from ckptkit.model import TensorSpec
+from ckptkit.storage.digest import digest
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Sequence
 
-    from ckptkit.model import TensorSpec
+    from ckptkit.model import Piece
+    from ckptkit.storage.disk import Sources
 
 
 def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
@@ -36,6 +39,40 @@ def decode(payload: Buffer, spec: TensorSpec, byteorder: str) -> list[bytes]:
         return [bytes(view[a:b]) for a, b in zip(limits, limits, strict=True)]
     except _native.DecodeError as error:
         raise CorruptError(error.message, offset=error.offset) from None
+
+
+def read_elements(
+    sources: Sources, name: str, piece: Piece, dtype: str, byteorder: str
+) -> list[bytes]:
+    """Read strings or variants, compare them with their checksum, and split them.
+
+    Args:
+        sources: Opens files.
+        name: The tensor, for errors.
+        piece: Where they are, and which part of it.
+        dtype: Tells strings from variants.
+        byteorder: Of the machine that wrote them.
+
+    Raises:
+        CorruptError: They differ from their checksum, or do not decode.
+        UnsupportedError: As of :func:`decode`.
+    """
+    extent, spec = piece.extent, TensorSpec(dtype, piece.box.shape)
+    raw = sources.file(extent.path).read(extent.offset, extent.length)
+    try:
+        if piece.checksum is not None:
+            stream = digest(piece.checksum.algorithm, spec.count, byteorder)
+            stream.update(raw)
+            if stream.value() != piece.checksum.value:
+                msg = (
+                    f"checksum of bytes {extent.offset} to {extent.offset + extent.length}:"
+                    f" expected {piece.checksum.value:08x}, found {stream.value():08x}"
+                )
+                raise CorruptError(msg)
+        return decode(raw, spec, byteorder)
+    except FormatError as error:
+        offset = extent.offset + (error.offset or 0)
+        raise type(error)(error.message, path=extent.path, tensor=name, offset=offset) from None
 
 
 def encode(elements: Sequence[bytes], spec: TensorSpec, byteorder: str) -> bytes:

@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckptkit.errors import CorruptError, FormatError
-from ckptkit.formats.tensorflow.payload import decode
+from ckptkit.formats.tensorflow.payload import read_elements
 from ckptkit.kernels import Constant
-from ckptkit.model import Derived, Stored, TensorSpec
-from ckptkit.storage.digest import digest
+from ckptkit.model import Derived, Stored
 from ckptkit.storage.disk import Sources
 from ckptkit.views import Regroup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ckptkit.catalog import Catalog
-    from ckptkit.model import Piece, Tensor
+    from ckptkit.model import Tensor
 
 
 def with_texts(catalog: Catalog) -> Catalog:
@@ -54,30 +50,9 @@ def _held(sources: Sources, name: str, tensor: Tensor) -> Tensor:
     # Nothing computes strings, so that they are stored or given.
     stored = parent.source if isinstance(parent.source, Stored) else Stored(())
     for piece in stored.pieces:
-        elements = _elements(sources, name, piece, tensor.spec, stored.byteorder)
+        elements = read_elements(sources, name, piece, tensor.spec.dtype, stored.byteorder)
         part = np.empty(len(elements), object)
         part[:] = elements
         values[piece.box.slices()] = part.reshape(piece.box.shape)
     constant = Constant(tensor.spec, elements=tuple(values.ravel()))
     return replace(tensor, source=Derived(constant))
-
-
-def _elements(
-    sources: Sources, name: str, piece: Piece, spec: TensorSpec, byteorder: str
-) -> Sequence[bytes]:
-    extent, part = piece.extent, TensorSpec(spec.dtype, piece.box.shape)
-    raw = sources.file(extent.path).read(extent.offset, extent.length)
-    try:
-        if piece.checksum is not None:
-            stream = digest(piece.checksum.algorithm, part.count, byteorder)
-            stream.update(raw)
-            if stream.value() != piece.checksum.value:
-                msg = (
-                    f"checksum of bytes {extent.offset} to {extent.offset + extent.length}:"
-                    f" expected {piece.checksum.value:08x}, found {stream.value():08x}"
-                )
-                raise CorruptError(msg)
-        return decode(raw, part, byteorder)
-    except FormatError as error:
-        offset = extent.offset + (error.offset or 0)
-        raise type(error)(error.message, path=extent.path, tensor=name, offset=offset) from None

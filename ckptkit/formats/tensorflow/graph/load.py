@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptkit import _native
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.payload import read_elements
 from ckptkit.model import Stored
 from ckptkit.storage.disk import Sources
 
@@ -21,11 +21,11 @@ class Holder(NamedTuple):
 
     Attributes:
         piece: The stored tensor.
-        big_endian: Of the machine that wrote it.
+        byteorder: Of the machine that wrote it.
     """
 
     piece: Piece
-    big_endian: bool
+    byteorder: str
 
     def refuse(self, message: str, at: int | None = 0) -> CorruptError:
         """Return an error at a byte of the stored tensor."""
@@ -62,7 +62,7 @@ def find_holder(catalog: Catalog) -> Holder | None:
     if str(tensor.spec) != "string[]" or not isinstance(stored, Stored):
         msg = f"the object graph is a stored string[], this is {tensor.spec}"
         raise CorruptError(msg, tensor=GRAPH_KEY)
-    holder = Holder(stored.pieces[0], stored.byteorder == "big")
+    holder = Holder(stored.pieces[0], stored.byteorder)
     if holder.piece.extent.length > MAX_BYTES:
         msg = f"an object graph has at most {MAX_BYTES} bytes, this one more"
         raise holder.refuse(msg)
@@ -75,17 +75,10 @@ def read_content(holder: Holder, sources: Sources | None = None) -> tuple[bytes,
     Raises:
         CorruptError: The stored string does not decode, or differs from its checksum.
     """
-    extent, checksum = holder.piece.extent, holder.piece.checksum
-    payload = (sources or Sources()).file(extent.path).read(extent.offset, extent.length)
-    try:
-        start, ends, crc = _native.strings_decode(payload, 1, holder.big_endian)
-    except _native.DecodeError as error:
-        raise holder.refuse(error.message, error.offset) from None
-    if checksum is not None and crc != checksum.value:
-        msg = f"the checksum is {crc:08x}, the index says {checksum.value:08x}"
-        raise holder.refuse(msg)
-    end = start + memoryview(ends).cast("q")[0]
-    return bytes(memoryview(payload)[start:end]), start
+    piece, order = holder.piece, holder.byteorder
+    (content,) = read_elements(sources or Sources(), GRAPH_KEY, piece, "string", order)
+    # Its length and the checksum of that come first, nothing behind.
+    return content, piece.extent.length - len(content)
 
 
 def decode_graph(holder: Holder, content: bytes, start: int) -> ObjectGraph:

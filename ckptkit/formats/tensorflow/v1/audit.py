@@ -9,6 +9,7 @@ from ckptkit.formats.tensorflow.paths import FOOTER_BYTES
 from ckptkit.formats.tensorflow.v1.paths import files_of
 from ckptkit.formats.tensorflow.v1.scan import read_contents
 from ckptkit.formats.tensorflow.v1.table import TRAILER, TableFile
+from ckptkit.sizes import listed
 from ckptkit.storage.disk import Disk, Sources
 from ckptkit.storage.virtual import is_virtual, real_path
 
@@ -45,9 +46,7 @@ def _of(number: int, path: str) -> Iterator[Member]:
             held = names.get(handle, [])
             what = f"block at byte {handle.offset}"
             if held:
-                shown = ", ".join(map(repr, held[:NAMED]))
-                more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
-                what = f"{what}, with {shown}{more}"
+                what = f"{what}, with {listed(map(repr, held[:NAMED]), len(held))}"
             yield Member(
                 path,
                 handle.offset,

@@ -8,23 +8,19 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ckptkit.errors import EditError
-from ckptkit.formats.tensorflow.payload import decode
 from ckptkit.formats.tensorflow.reserve import reserve as reserve_bundle
-from ckptkit.kernels import Constant
-from ckptkit.model import Derived, Stored, Tensor, TensorSpec
+from ckptkit.partition import JOINED
+from ckptkit.sizes import listed
 from ckptkit.storage.digest import digest
 from ckptkit.storage.disk import Sources
-from ckptkit.views import Reshape
+from ckptkit.views import regrouped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ckptkit.catalog import Catalog
-    from ckptkit.model import Source
+    from ckptkit.model import Source, Tensor
     from ckptkit.placement import Placement, Target
-
-JOINED: Final = frozenset({"float16", "uint16", "string"})
-"""Dtypes whose slices TensorFlow writes into a bundle and does not join when it reads them."""
 
 PIECE: Final = 1 << 20
 """Bytes that are summed at a time."""
@@ -72,42 +68,16 @@ def _summed(catalog: Catalog, placement: Placement) -> NDArray[np.uint32]:
 
 
 def joined(catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
-    """Return a catalog without slices that TensorFlow could not join, and which these were.
-
-    Raises:
-        CorruptError: Strings of a slice are damaged.
-    """
+    """Return a catalog without slices that TensorFlow could not join, and which these were."""
     whole: dict[str, Tensor] = {}
     for at, (name, row) in enumerate(zip(catalog.names, catalog.rows, strict=True)):
         if row not in catalog.columns.parts and name not in catalog.single:
             continue
         tensor = catalog.tensor_at(at)
-        if tensor.spec.dtype in JOINED and len(tensor.boxes) > 1:
-            whole[name] = _joined(tensor)
+        if tensor.spec.dtype not in JOINED and len(tensor.boxes) > 1:
+            whole[name] = regrouped(tensor, ())
     if not whole:
         return catalog, ()
-    first = next(iter(whole))
-    others = f" and {len(whole) - 1} more" if len(whole) > 1 else ""
-    note = f"slices of {first!r}{others} are joined: TensorFlow reads no such slices from a bundle"
+    names = listed([repr(next(iter(whole)))], len(whole))
+    note = f"slices of {names} are joined: TensorFlow reads no such slices from a bundle"
     return catalog.with_tensors(whole), (note,)
-
-
-def _joined(tensor: Tensor) -> Tensor:
-    if tensor.spec.kind != "string":
-        same = Reshape(tensor.spec.shape)
-        return Tensor(tensor.spec, Derived(same, (tensor,)), entry=tensor.entry)
-    if not isinstance(tensor.source, Stored):
-        # An edit gave all elements.
-        return replace(tensor, parts=())
-    values = np.empty(tensor.spec.shape, object)
-    sources = Sources()
-    try:
-        for piece in tensor.source.pieces:
-            raw = sources.file(piece.extent.path).read(0, piece.extent.length)
-            part = np.empty(piece.box.count, object)
-            part[:] = decode(raw, TensorSpec("string", piece.box.shape), "little")
-            values[piece.box.slices()] = part.reshape(piece.box.shape)
-    finally:
-        sources.close()
-    given = Constant(tensor.spec, elements=tuple(values.reshape(-1)))
-    return Tensor(tensor.spec, Derived(given), entry=tensor.entry)
