@@ -115,6 +115,19 @@ class Columns:
         """Return what a number in ``dtype`` means."""
         return self.dtype_names.get(code) or f"dtype {code}"
 
+    def only(self, row: int) -> Columns:
+        """Return the columns of one row; its slices are not among them."""
+        rows = Rows()
+        place = Place(
+            self.shard[row],
+            self.offset[row],
+            self.size[row],
+            self.checksum[row],
+            self.flags[row],
+        )
+        rows.add(self.dtype[row], self.shape(row), place, self.entry(row))
+        return rows.columns(self.dtype_names, self.files)
+
     def spec(self, row: int) -> TensorSpec:
         """Return dtype and shape of a row."""
         return spec_of(self.dtype_name(self.dtype[row]), self.shape(row))

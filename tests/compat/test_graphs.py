@@ -202,14 +202,16 @@ def test_revisions_are_what_tensorflow_would_encode(real, make):
     proto = proto_of(graph.data)
     revision = Revision(graph)
     assert revision.encode() is graph.data
-    revision.set_keys(range(len(graph.key)), graph.key, graph.full_name)
+    for at, (key, full_name) in enumerate(zip(graph.key, graph.full_name, strict=True)):
+        revision.set_attribute(at, key=key, full_name=full_name)
     for edge, name in enumerate(graph.edge_name):
         revision.rename_edge(edge, name)
     for node in range(len(graph)):
         revision.set_has_values(node, value=bool(graph.holders[node]))
     assert revision.changed
     assert revision.encode() == graph.data
-    revision.set_keys(range(len(graph.key)), ["moved/" + key for key in graph.key])
+    for at, key in enumerate(graph.key):
+        revision.set_attribute(at, key="moved/" + key)
     for edge, name in enumerate(graph.edge_name):
         revision.rename_edge(edge, name + "!")
     node = revision.add_node()

@@ -24,6 +24,9 @@ NAMES: Final[Mapping[int, str]] = dict(enumerate(_BY_NUMBER, start=1))
 CODES: Final[Mapping[str, int]] = {name: code for code, name in NAMES.items()}
 """Number of each dtype name."""
 
+MAX_RANK: Final = 254
+"""Axes of a tensor."""
+
 _VARIABLE: Final = {"string": -1, "variant": -2}
 
 ITEMSIZES: Final = (

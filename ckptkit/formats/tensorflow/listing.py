@@ -6,18 +6,17 @@ tensor is refused; the rest is a matter for who reads that tensor.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.dtypes import NAMES
 from ckptkit.formats.tensorflow.paths import shard_path
-from ckptkit.formats.tensorflow.scan import read_entries, read_header, read_table
+from ckptkit.formats.tensorflow.scan import check_entries, read_entries, read_header, read_table
 from ckptkit.formats.tensorflow.slices import find_record, listed, sliced_rows, slices_of
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from ckptkit.columns import Columns
     from ckptkit.formats.tensorflow.scan import Table
     from ckptkit.model import Tensor
-
-_RESOURCE: Final = "resource"
 
 
 class Listed:
@@ -178,15 +175,8 @@ class Listing(Listed):
         Raises:
             CorruptError: They cannot.
         """
-        columns = self.columns
-        spec, size = columns.spec(row), columns.size[row]
-        least = math.prod(spec.shape) * (1 if spec.kind == "string" else 5)
-        if spec.kind in {"string", "variant"}:
-            if size < least:
-                msg = f"{spec} takes at least {least} bytes, the index says {size}"
-                self._table.refuse(row, msg)
-        elif spec.dtype != _RESOURCE and spec.nbytes != size:
-            self._table.refuse(row, f"{spec} takes {spec.nbytes} bytes, the index says {size}")
+        for _, message in check_entries(self.columns.only(row), (), 1):
+            self._table.refuse(row, message)
 
     def tensor(self, row: int) -> Tensor:
         """Return a row as a tensor, its slices joined.

@@ -1,4 +1,4 @@
-"""Protobuf on the wire: fields as they are stored, and how they are written.
+"""Protobuf on the wire: fields as they are stored.
 
 For messages that are small or rare; records of an index are decoded natively.
 """
@@ -113,26 +113,3 @@ def signed(value: int, bits: int = 64) -> int:
     """Return the number that a varint of an int32 or int64 field stands for."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
-
-
-def encode_varint(value: int) -> bytes:
-    """Return a number as a varint; a negative one as its 64 bits."""
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def encode_number(number: int, value: int) -> bytes:
-    """Return a varint field; nothing for 0, as proto3 has it."""
-    return encode_varint(number << 3 | VARINT) + encode_varint(value) if value else b""
-
-
-def encode_bytes(number: int, value: bytes, *, always: bool = False) -> bytes:
-    """Return a field of bytes, text or a message; nothing for an empty one, unless ``always``."""
-    if not value and not always:
-        return b""
-    return encode_varint(number << 3 | BYTES) + encode_varint(len(value)) + value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.graph.keypaths import parts_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
 
     Say = Callable[[str], None]
+    Severity = Literal["warning", "error"]
 
 MAX_FINDINGS: Final = 100
 """Findings of one kind are reported up to this number."""
@@ -96,10 +97,10 @@ def _lint_keys(graph: ObjectGraph, catalog: Catalog, index: str, warn: Warn) -> 
         _more(len(shared), "further keys are those of several variables", index, warn)
 
 
-def _more(count: int, text: str, index: str, warn: Warn, severity: str = "warning") -> None:
+def _more(count: int, text: str, index: str, warn: Warn, severity: Severity = "warning") -> None:
     if count > MAX_FINDINGS:
         more = f"{count - MAX_FINDINGS} {text}"
-        warn(index, None, more, severity="error" if severity == "error" else "warning")
+        warn(index, None, more, severity=severity)
 
 
 def _lint_texts(graph: ObjectGraph, say: Say) -> None:

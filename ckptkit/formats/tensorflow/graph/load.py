@@ -34,19 +34,18 @@ class Holder(NamedTuple):
         return CorruptError(message, path=extent.path, tensor=GRAPH_KEY, offset=offset)
 
 
-def load_graph(catalog: Catalog, sources: Sources | None = None) -> ObjectGraph | None:
+def load_graph(catalog: Catalog) -> ObjectGraph | None:
     """Read the object graph of a checkpoint; None where there is none.
 
     Args:
         catalog: What a scan found; the tensor of the graph must not be changed yet.
-        sources: Open files, if some are.
 
     Raises:
         CorruptError: The tensor is no scalar string, is too long, differs from its checksum, or
             does not hold an object graph.
     """
     holder = find_holder(catalog)
-    return None if holder is None else decode_graph(holder, *read_content(holder, sources))
+    return None if holder is None else decode_graph(holder, *read_content(holder))
 
 
 def find_holder(catalog: Catalog) -> Holder | None:
@@ -69,14 +68,17 @@ def find_holder(catalog: Catalog) -> Holder | None:
     return holder
 
 
-def read_content(holder: Holder, sources: Sources | None = None) -> tuple[bytes, int]:
+def read_content(holder: Holder) -> tuple[bytes, int]:
     """Return the bytes of a graph, and where in the stored tensor they start.
 
     Raises:
         CorruptError: The stored string does not decode, or differs from its checksum.
     """
-    piece, order = holder.piece, holder.byteorder
-    (content,) = read_elements(sources or Sources(), GRAPH_KEY, piece, "string", order)
+    piece, sources = holder.piece, Sources()
+    try:
+        (content,) = read_elements(sources, GRAPH_KEY, piece, "string", holder.byteorder)
+    finally:
+        sources.close()
     # Its length and the checksum of that come first, nothing behind.
     return content, piece.extent.length - len(content)
 

@@ -6,13 +6,12 @@ one that something changes. What is set to what it is already is no change.
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 from ckptkit import _native
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
 
@@ -78,20 +77,6 @@ class Revision:
     def set_attribute(self, attribute: int, *, key: str, full_name: str | None = None) -> None:
         """Give an attribute another key, and the variable another name; the rest stays."""
         self._attributes[attribute] = (full_name, key)
-
-    def set_keys(
-        self,
-        attributes: Iterable[int],
-        keys: Iterable[str],
-        full_names: Iterable[str] | None = None,
-    ) -> None:
-        """Give many attributes other keys, and their variables other names; the rest stays."""
-        texts: Iterable[tuple[str | None, str]]
-        if full_names is None:
-            texts = zip(repeat(None), keys, strict=False)
-        else:
-            texts = zip(full_names, keys, strict=True)
-        self._attributes.update(zip(attributes, texts, strict=True))
 
     def drop_attribute(self, attribute: int) -> None:
         """Leave out an attribute."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ckptkit import _native
 from ckptkit.columns import Columns, Place, Rows
 from ckptkit.errors import CorruptError
-from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
+from ckptkit.formats.tensorflow.dtypes import CODES, MAX_RANK, NAMES
 from ckptkit.formats.tensorflow.salvage.bundle import Bundle, slice_name
 from ckptkit.formats.tensorflow.slices import box_of, extents_of, tiling_fault
 from ckptkit.model import DTYPES
@@ -27,7 +27,6 @@ MAX_BYTES: Final = 1 << 30
 PIECE: Final = 1 << 20
 """Bytes of it that are read at a time."""
 
-MAX_RANK: Final = 254
 _LINE: Final = re.compile(r"(\S.*?)\s+(\S+)\s+\[([\d,\s]*)\]\s*")
 _SUM: Final = re.compile(r"crc32c(?:-\w+)?:([0-9a-f]{8})")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeVar
 
 from ckptkit import _native
 from ckptkit.errors import CorruptError, UnsupportedError
-from ckptkit.formats.tensorflow.dtypes import NAMES
+from ckptkit.formats.tensorflow.dtypes import MAX_RANK, NAMES
 from ckptkit.formats.tensorflow.v1.table import MAX_KEY
 from ckptkit.formats.tensorflow.wire import BYTES, FIXED32, FIXED64, VARINT, fields, signed
 from ckptkit.model import MAX_BYTES
@@ -29,7 +29,6 @@ VERSION: Final = 1
 MAX_RUNS: Final = 1024
 """Runs of values of one slice; every writer writes one."""
 
-MAX_RANK: Final = 254
 MAX_SLICE: Final = 1 << 16
 """Bytes of the message that says which slice it is."""
 

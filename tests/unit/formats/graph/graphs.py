@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from ckptkit.formats.tensorflow.graph.objects import VARIABLE_VALUE, read_graph
-from ckptkit.formats.tensorflow.wire import encode_bytes, encode_number
+from tests.oracle.varint import put_bytes, put_number
 
-VALUE = encode_number(1, 1)
+VALUE = put_number(1, 1)
 """The content of has_checkpoint_values, true."""
 
 
-def text(number, value):
-    return encode_bytes(number, value.encode("utf-8", "surrogateescape"))
+def number(field, value):
+    return put_number(field, value) if value else b""
+
+
+def text(field, value):
+    return put_bytes(field, value.encode("utf-8", "surrogateescape")) if value else b""
 
 
 def encoded(nodes):
@@ -18,24 +22,21 @@ def encoded(nodes):
     parts = []
     for node in nodes:
         content = b"".join(
-            encode_bytes(1, encode_number(1, child) + text(2, name), always=True)
-            for child, name in node.get("edges", ())
+            put_bytes(1, number(1, child) + text(2, name)) for child, name in node.get("edges", ())
         )
         content += b"".join(
-            encode_bytes(2, text(1, name) + text(2, full) + text(3, key), always=True)
+            put_bytes(2, text(1, name) + text(2, full) + text(3, key))
             for name, full, key in node.get("attributes", ())
         )
         content += b"".join(
-            encode_bytes(
-                3, encode_number(1, first) + text(2, name) + encode_number(3, kept), always=True
-            )
+            put_bytes(3, number(1, first) + text(2, name) + number(3, kept))
             for first, name, kept in node.get("slots", ())
         )
         if "saver" in node:
-            content += encode_bytes(4, text(1, node["saver"]), always=True)
+            content += put_bytes(4, text(1, node["saver"]))
         if "values" in node:
-            content += encode_bytes(5, VALUE if node["values"] else b"", always=True)
-        parts.append(encode_bytes(1, content, always=True))
+            content += put_bytes(5, VALUE if node["values"] else b"")
+        parts.append(put_bytes(1, content))
     return b"".join(parts)
 
 

@@ -49,13 +49,13 @@ def test_a_revision_back_gives_the_same_bytes(seed):
     data = (SEEDS / seed).read_bytes()
     graph = read_graph(data)
     there = Revision(graph)
-    there.set_keys(range(len(graph.key)), [f"x/{key}" for key in graph.key], graph.key)
+    for at, key in enumerate(graph.key):
+        there.set_attribute(at, key=f"x/{key}", full_name=key)
     there.rename_edge(0, "another")
     moved = read_graph(there.encode())
     assert moved.key == [f"x/{key}" for key in graph.key]
     assert (moved.full_name, moved.edge_name[0]) == (graph.key, "another")
     back = Revision(moved)
-    back.set_keys(range(len(graph.key)), graph.key)
     for at, key in enumerate(graph.key):
         back.set_attribute(at, key=key, full_name=graph.full_name[at])
     back.rename_edge(0, graph.edge_name[0])
@@ -90,13 +90,6 @@ def test_the_last_change_of_a_thing_counts():
     revision.drop_edge(0)
     revision.rename_edge(0, "b")
     assert read_graph(revision.encode()).edge_name == ["b"]
-
-
-def test_as_many_keys_as_attributes():
-    revision = Revision(read_graph(encoded([variable("a")])))
-    for keys, names in ((["b", "c"], None), ([], None), (["b"], [])):
-        with pytest.raises(ValueError, match="zip"):
-            revision.set_keys([0], keys, names)
 
 
 def test_what_does_not_parse_says_where():
