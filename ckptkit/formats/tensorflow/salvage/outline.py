@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -176,9 +177,7 @@ def _checked(entry: _Entry, path: str) -> _Entry:
     if entry.dtype not in CODES or DTYPES[entry.dtype].kind == "opaque":
         msg = f"there is no dtype {entry.dtype!r}"
         raise CorruptError(msg, path=path, tensor=entry.key)
-    count = 1
-    for dim in entry.shape:
-        count *= max(dim, 1)
+    count = math.prod(max(dim, 1) for dim in entry.shape)
     if len(entry.shape) > MAX_RANK or count >= 1 << 59 or not entry.key or entry.shard >= 1 << 31:
         msg = f"{entry.dtype}{list(entry.shape)} is more than a tensor can be, or without a name"
         raise CorruptError(msg, path=path, tensor=entry.key)
@@ -220,7 +219,4 @@ def _size(entry: _Entry) -> int:
     itemsize = DTYPES[entry.dtype].itemsize
     if entry.slices:
         return 0
-    count = 1
-    for dim in entry.shape:
-        count *= dim
-    return entry.size if itemsize is None else count * itemsize
+    return entry.size if itemsize is None else math.prod(entry.shape) * itemsize

@@ -6,7 +6,9 @@ with a checksum of these, which tells where they end, and confirms where they be
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ckptkit import _native
@@ -15,6 +17,7 @@ from ckptkit.errors import ConflictError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ckptkit.columns import Columns
     from ckptkit.formats.tensorflow.salvage.outline import Outline
     from ckptkit.storage.disk import File, Sources
 
@@ -90,34 +93,33 @@ def tile(
         sources: Opens files.
         big_endian: Byte order of the machine that wrote the data.
     """
-    layer = _Layer(outline, files, lengths, known, sources, big_endian=big_endian)
+    layer = _Layer(outline, files, lengths, known, sources, big_endian)
     return layer.placed() if outline.placed else layer.in_order()
 
 
+@dataclass(frozen=True, eq=False)
 class _Layer:
-    """Walks through data files, one payload after the other."""
+    """Walks through data files, one payload after the other; see :func:`tile`."""
 
-    def __init__(
-        self,
-        outline: Outline,
-        files: Mapping[int, str],
-        lengths: Mapping[int, int],
-        known: Mapping[str, Known],
-        sources: Sources,
-        *,
-        big_endian: bool,
-    ) -> None:
-        self.outline = outline
-        self.columns = outline.bundle.columns
-        self.files = files
-        self.lengths = lengths
-        self.known = known
-        self.sources = sources
-        self.big_endian = big_endian
-        own = set(outline.keys)
-        self.others: dict[tuple[int, int], int] = {
+    outline: Outline
+    files: Mapping[int, str]
+    lengths: Mapping[int, int]
+    known: Mapping[str, Known]
+    sources: Sources
+    big_endian: bool
+
+    @property
+    def columns(self) -> Columns:
+        """The records of the outline."""
+        return self.outline.bundle.columns
+
+    @cached_property
+    def others(self) -> Mapping[tuple[int, int], int]:
+        """How long payloads are that the outline does not have, by shard and offset."""
+        own = set(self.outline.keys)
+        return {
             (at.shard, at.offset): at.size
-            for key, at in known.items()
+            for key, at in self.known.items()
             if key not in own and at.size
         }
 
@@ -240,7 +242,7 @@ class _Gaps:
             self._gap[row] = max(gap, 0)
             widest = max(widest, gap)
             if size[row]:
-                common = _gcd(common, offset[row])
+                common = math.gcd(common, offset[row])
                 end = max(end, offset[row] + size[row])
         regular = common > widest and all(
             offset[row] == self._up(last, common) for row, last in _before(offset, size, rows)
@@ -260,12 +262,6 @@ class _Gaps:
     def start(self, row: int, end: int) -> int:
         """Return where a payload starts, after one that ends at a byte."""
         return self.aligned(end) + self._gap.get(row, 0)
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return a
 
 
 def _before(offset: memoryview, size: memoryview, rows: Sequence[int]) -> Iterator[tuple[int, int]]:
