@@ -10,9 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from ckptkit.errors import UnknownFormatError
-from ckptkit.formats.keras import KERAS
 from ckptkit.formats.tensorflow import TENSORFLOW
-from ckptkit.formats.tensorflow.v1 import TENSORFLOW_V1
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Iterator, Sequence
@@ -165,7 +163,12 @@ class Format(Protocol):
 def known() -> Iterator[Format]:
     """Iterate over the formats, ours first."""
     yield TENSORFLOW
+    # Most checkpoints are of that one, so that the others are imported once it declines.
+    from ckptkit.formats.tensorflow.v1 import TENSORFLOW_V1
+
     yield TENSORFLOW_V1
+    from ckptkit.formats.keras import KERAS
+
     yield KERAS
     # Reading the entry points costs more than listing a checkpoint, so only if ours all decline.
     from importlib.metadata import entry_points
