@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ckptkit.checkpoint import Checkpoint, open  # noqa: A004  it opens, as gzip.open does
 from ckptkit.errors import CkptError, UnknownFormatError
-from ckptkit.formats.tensorflow.paths import in_folder, is_saved_model, is_there
-from ckptkit.formats.tensorflow.state import STATE_FILE, State, read_state
+from ckptkit.formats.tensorflow.paths import STATE_FILE, in_folder, is_saved_model, is_there
+from ckptkit.formats.tensorflow.state import State, read_state
 from ckptkit.storage.sidecar import is_sidecar
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptkit.checkpoint import open  # noqa: A004  it opens, as gzip.open does
 from ckptkit.errors import CorruptError, EditError
-from ckptkit.formats.tensorflow.paths import INDEX, in_folder, is_there
-from ckptkit.formats.tensorflow.state import STATE_BYTES, STATE_FILE, State, read_state
+from ckptkit.formats.tensorflow.paths import INDEX, STATE_FILE, in_folder, is_there
+from ckptkit.formats.tensorflow.state import STATE_BYTES, State, read_state
 from ckptkit.formats.tensorflow.v1.paths import is_first_format
 from ckptkit.storage.disk import Disk
 from ckptkit.storage.sidecar import Lock

@@ -8,8 +8,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import CorruptError
-from ckptkit.formats.tensorflow.paths import INDEX
-from ckptkit.formats.tensorflow.state import STATE_FILE, read_state
+from ckptkit.formats.tensorflow.paths import INDEX, STATE_FILE
+from ckptkit.formats.tensorflow.state import read_state
 from ckptkit.tf.reader import CheckpointReader, text_of
 
 if TYPE_CHECKING:

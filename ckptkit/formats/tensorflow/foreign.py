@@ -18,8 +18,8 @@ from ckptkit.formats.tensorflow import TENSORFLOW
 from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
 from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
 from ckptkit.formats.tensorflow.graph.structure import GraphStructure
-from ckptkit.formats.tensorflow.paths import prefix_of
-from ckptkit.formats.tensorflow.state import STATE_BYTES, STATE_FILE, parse
+from ckptkit.formats.tensorflow.paths import STATE_FILE, prefix_of
+from ckptkit.formats.tensorflow.state import STATE_BYTES, parse
 from ckptkit.model import Derived, Source, Stored, Tensor, TensorSpec
 from ckptkit.storage.virtual import real_path
 from ckptkit.views import Transpose

@@ -7,13 +7,15 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ckptkit.errors import CorruptError, UnknownFormatError, UnsupportedError
-from ckptkit.formats.tensorflow.state import LATEST, STATE_FILE, read_state
 from ckptkit.model import Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 INDEX: Final = ".index"
+STATE_FILE: Final = "checkpoint"
+"""What the state file of a folder is called."""
+
 FOOTER_BYTES: Final = 48
 """A table ends in a footer of this length, so no index is shorter."""
 
@@ -160,6 +162,7 @@ def latest_in(folder: str) -> str:
     Raises:
         CorruptError: It names none that is there.
     """
+    from ckptkit.formats.tensorflow.state import LATEST, read_state
     from ckptkit.formats.tensorflow.v1.paths import is_first_format
 
     state = os.path.join(folder, STATE_FILE)

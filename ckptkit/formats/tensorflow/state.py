@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-STATE_FILE: Final = "checkpoint"
-"""What it is called."""
-
 STATE_BYTES: Final = 1 << 20
 """A state file longer than this is none."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ckptkit.errors import CkptError, CorruptError, UnknownFormatError
 from ckptkit.formats.tensorflow.paths import (
     INDEX,
+    STATE_FILE,
     VARIABLES,
     data_file,
     data_files,
@@ -15,7 +16,6 @@ from ckptkit.formats.tensorflow.paths import (
     resolve,
     source_of,
 )
-from ckptkit.formats.tensorflow.state import STATE_FILE
 from ckptkit.model import Source
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import EditError
-from ckptkit.formats.tensorflow.paths import latest_in
-from ckptkit.formats.tensorflow.state import STATE_FILE
+from ckptkit.formats.tensorflow.paths import STATE_FILE, latest_in
 from ckptkit.formats.tensorflow.v1.paths import files_of, resolve
 
 if TYPE_CHECKING:
