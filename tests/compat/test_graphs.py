@@ -7,8 +7,9 @@ import pytest
 
 import ckptkit
 from ckptkit.formats.tensorflow.graph.load import load_graph
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, joined
+from ckptkit.formats.tensorflow.graph.objects import joined
 from ckptkit.formats.tensorflow.graph.revision import Revision
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 
 pytestmark = pytest.mark.tensorflow
 

@@ -9,7 +9,7 @@ import numpy as np
 import ckptkit
 from ckptkit import _native
 from ckptkit.formats.tensorflow.graph.load import load_graph
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from tests.crash.scene import PIECES, Scene, edit, undone
 from tests.golden.handmade import Bundle, grid
 from tests.oracle.varint import put_number

@@ -12,7 +12,7 @@ from ckptkit import CorruptError, UnsupportedError
 from ckptkit.engine.check import verify_path
 from ckptkit.formats.tensorflow.graph import lint, load
 from ckptkit.formats.tensorflow.graph.load import load_graph
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from tests.hostile.forge import STRING, header, record, write
 from tests.oracle import strings
 from tests.unit.formats.graph.graphs import encoded, variable

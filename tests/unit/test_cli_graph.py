@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ckptkit
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.language import parse
 from tests.unit.formats.graph.graphs import encoded, variable
 from tests.unit.listed import loaded

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ckptkit.catalog import Catalog
 from ckptkit.columns import Place, Rows
 from ckptkit.formats.tensorflow.dtypes import NAMES
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.kernels import Constant
 from ckptkit.model import Derived, Tensor, TensorSpec
 

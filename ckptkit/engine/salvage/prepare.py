@@ -17,7 +17,8 @@ from ckptkit.engine.salvage.judge import Judged, judge
 from ckptkit.errors import CkptError, CorruptError, EditError, UnsupportedError
 from ckptkit.formats import find
 from ckptkit.formats.tensorflow import TENSORFLOW
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.graph.objects import MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.formats.tensorflow.paths import INDEX
 from ckptkit.formats.tensorflow.salvage.bundle import read_bundle
 from ckptkit.formats.tensorflow.salvage.graph import named, pruned

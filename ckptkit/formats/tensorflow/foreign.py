@@ -16,8 +16,7 @@ from ckptkit.columns import Place, Rows
 from ckptkit.errors import CkptError, CorruptError, EditError, UnsupportedError
 from ckptkit.formats.tensorflow import TENSORFLOW
 from ckptkit.formats.tensorflow.dtypes import CODES, NAMES
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
-from ckptkit.formats.tensorflow.graph.structure import GraphStructure
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY, GraphStructure
 from ckptkit.formats.tensorflow.paths import STATE_FILE, prefix_of
 from ckptkit.formats.tensorflow.state import STATE_BYTES, parse
 from ckptkit.model import Derived, Source, Stored, Tensor, TensorSpec

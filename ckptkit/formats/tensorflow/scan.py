@@ -14,8 +14,7 @@ from ckptkit.columns import Columns
 from ckptkit.errors import CorruptError, UnsupportedError
 from ckptkit.formats.tensorflow import hazards
 from ckptkit.formats.tensorflow.dtypes import ITEMSIZES, NAMES
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
-from ckptkit.formats.tensorflow.graph.structure import GraphStructure
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY, GraphStructure
 from ckptkit.formats.tensorflow.paths import (
     FOOTER_BYTES,
     INDEX,

@@ -18,7 +18,6 @@ from ckptkit.formats.tensorflow.graph.load import load_graph
 from ckptkit.formats.tensorflow.graph.moves import Moves, Targets
 from ckptkit.formats.tensorflow.graph.objects import (
     ATTRIBUTES,
-    GRAPH_KEY,
     SLOT,
     VARIABLE_VALUE,
     ObjectGraph,
@@ -29,6 +28,7 @@ from ckptkit.formats.tensorflow.graph.objects import (
 from ckptkit.formats.tensorflow.graph.optimizers import Optimizers
 from ckptkit.formats.tensorflow.graph.regraph import Account, Regraphed, regraph
 from ckptkit.formats.tensorflow.graph.revision import Revision
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.formats.tensorflow.graph.values import HasValues
 from ckptkit.formats.tensorflow.graph.walk import reached, slots_reached
 from ckptkit.globs import is_glob

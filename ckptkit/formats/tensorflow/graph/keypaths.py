@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import UnsupportedError
-from ckptkit.formats.tensorflow.graph.objects import ATTRIBUTES, GRAPH_KEY, SLOT, split
+from ckptkit.formats.tensorflow.graph.objects import ATTRIBUTES, SLOT, split
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

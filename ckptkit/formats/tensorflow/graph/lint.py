@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from ckptkit.errors import CorruptError
 from ckptkit.formats.tensorflow.graph.keypaths import parts_of
 from ckptkit.formats.tensorflow.graph.load import decode_graph, find_holder, read_content
-from ckptkit.formats.tensorflow.graph.objects import (
-    GRAPH_KEY,
-    HAS_VALUES,
-    SAYS_VALUES,
-    joined,
-)
+from ckptkit.formats.tensorflow.graph.objects import HAS_VALUES, SAYS_VALUES, joined
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.sizes import counted
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckptkit.errors import CorruptError
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.graph.objects import MAX_BYTES, read_graph
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.formats.tensorflow.payload import read_elements
 from ckptkit.model import Stored
 from ckptkit.storage.disk import Sources

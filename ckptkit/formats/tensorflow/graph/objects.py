@@ -18,9 +18,6 @@ from typing import Final
 from ckptkit import _native
 from ckptkit.errors import CorruptError
 
-GRAPH_KEY: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
-"""Name of the tensor that holds the graph."""
-
 VARIABLE_VALUE: Final = "VARIABLE_VALUE"
 """The attribute of a variable."""
 

@@ -5,9 +5,7 @@ Every catalog that is scanned gets one, so that this module imports next to noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +13,9 @@ if TYPE_CHECKING:
     from ckptkit.catalog import Catalog
     from ckptkit.formats.tensorflow.graph.answers import Answers, Given
     from ckptkit.formats.tensorflow.graph.view import GraphObjects
+
+GRAPH_KEY: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""Name of the tensor that holds the graph."""
 
 
 class GraphStructure:

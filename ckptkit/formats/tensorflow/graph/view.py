@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from ckptkit.errors import UnsupportedError
 from ckptkit.formats.tensorflow.graph.keypaths import child_of, parts_of
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, SLOT, escape
+from ckptkit.formats.tensorflow.graph.objects import SLOT, escape
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from ckptkit.formats.tensorflow.graph.walk import reached, slots_reached
 from ckptkit.globs import glob_pattern
 from ckptkit.structure import Attribute, Line, Slot, StoredObject

@@ -9,12 +9,8 @@ import pytest
 
 import ckptkit
 from ckptkit.formats.tensorflow.graph.load import load_graph
-from ckptkit.formats.tensorflow.graph.objects import (
-    GRAPH_KEY,
-    HAS_VALUES,
-    SAYS_VALUES,
-    ObjectGraph,
-)
+from ckptkit.formats.tensorflow.graph.objects import HAS_VALUES, SAYS_VALUES, ObjectGraph
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from tests.golden.damage import damage
 from tests.golden.handmade import texts
 from tests.unit.engine.salvage.saves import assert_equal, fates, read

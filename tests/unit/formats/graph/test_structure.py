@@ -11,8 +11,8 @@ import ckptkit
 from ckptkit import CorruptError, EditError
 from ckptkit.formats.tensorflow.graph import answers
 from ckptkit.formats.tensorflow.graph.load import load_graph
-from ckptkit.formats.tensorflow.graph.objects import GRAPH_KEY, HAS_VALUES
-from ckptkit.formats.tensorflow.graph.structure import GraphStructure
+from ckptkit.formats.tensorflow.graph.objects import HAS_VALUES
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY, GraphStructure
 from ckptkit.naming import DropOptimizerState
 from tests.unit.formats.graph.graphs import encoded, variable
 
