@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ckptkit.catalog import Catalog
+    from ckptkit.formats.tensorflow.graph.following import Changes
 
 
 class Given(NamedTuple):
@@ -104,7 +105,10 @@ class Answers:
                 " use the names that ls lists"
             )
             raise EditError(msg, tensor=GRAPH_KEY)
-        change = changes(self._base, catalog)
+        return self._followed(catalog, changes(self._base, catalog))
+
+    def _followed(self, catalog: Catalog, change: Changes | None) -> _Now:
+        """Work out the graph that goes with a catalog, and remember it."""
         before = Account() if self._given is None else self._given.account
         found = _Now(catalog, catalog, self._graph, before)
         if change is not None:
@@ -124,9 +128,12 @@ class Answers:
         """Return a catalog with the graph that goes with it, and notes; itself where it has it."""
         if self._replaced(catalog):
             return catalog, ()
-        if self._given is None and changes(self._base, catalog) is None:
-            return catalog, ()
-        now = self._now(catalog)
+        now = self._last
+        if now is None or now.asked is not catalog:
+            change = changes(self._base, catalog)
+            if change is None and self._given is None:
+                return catalog, ()
+            now = self._followed(catalog, change)
         if now.graph.data == self._read.data:
             return now.catalog, now.account.notes
         kernel = Constant(TensorSpec("string", ()), elements=(now.graph.data,))
