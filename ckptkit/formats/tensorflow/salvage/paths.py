@@ -13,6 +13,7 @@ from ckptkit.formats.tensorflow.paths import (
     data_file,
     data_files,
     is_saved_model,
+    prefix_of,
     resolve,
     source_of,
 )
@@ -41,8 +42,7 @@ def find_bundle(path: str) -> Source:
         return found
     if os.path.isdir(path):
         return _in_folder(path)
-    data = data_file(path)
-    for prefix in (path, path.removesuffix(INDEX), *([data.prefix] if data else [])):
+    for prefix in (path, prefix_of(path)):
         if shards_on_disk(prefix) or os.path.isfile(prefix + INDEX):
             return source_of(prefix)
     if os.path.lexists(path):
