@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from ckptkit.errors import CorruptError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS: Final = 100
 """Findings of one kind are reported up to this number."""
+
+SHOWN: Final = 3
+"""Names that a message has."""
 
 LOST: Final = (
     "the object graph has a variable with this key, the index does not: TensorFlow raises"
@@ -161,11 +165,7 @@ def _called(graph: ObjectGraph, node: int) -> str:
     return f"node {node}" if path is None else joined(path) or "the root"
 
 
-def _some(names: Iterable[str], count: int = 3) -> str:
+def _some(names: Iterable[str]) -> str:
     """Return the first few of some names, for messages."""
-    found: list[str] = []
-    for name in names:
-        if len(found) == count:
-            return ", ".join([*found, "..."])
-        found.append(repr(name))
-    return ", ".join(found)
+    found = list(map(repr, islice(names, SHOWN + 1)))
+    return ", ".join(found if len(found) <= SHOWN else [*found[:SHOWN], "..."])
