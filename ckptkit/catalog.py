@@ -255,6 +255,12 @@ class Catalog(Mapping[str, Tensor]):
         recipe = self.bulk.recipe(position) if self.bulk is not None else None
         return stored if recipe is None else recipe.tensor(stored)
 
+    def stored_bytes_at(self, position: int) -> int:
+        """Return how many bytes the tensor at a place in ``names`` takes or will take."""
+        if self.bulk is not None or self.names[position] in self.single:
+            return self.tensor_at(position).stored_bytes
+        return self.columns.stored_bytes(self.rows[position])
+
     def spec(self, name: str) -> TensorSpec:
         """Return dtype and shape of a tensor, without making the tensor.
 

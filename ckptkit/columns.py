@@ -166,6 +166,11 @@ class Columns:
             end, last = max(end, offset + size), shard
         return stored - live
 
+    def stored_bytes(self, row: int) -> int:
+        """Return how many bytes a row takes, with its slices joined."""
+        slices = self.parts.get(row)
+        return self.size[row] if slices is None else sum(self.size[at] for _, at in slices)
+
     def with_parts(self, parts: Mapping[int, tuple[tuple[Box, int], ...]]) -> Columns:
         """Return the columns with what is known about slices."""
         return replace(self, parts=parts)

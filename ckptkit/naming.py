@@ -233,7 +233,7 @@ class DropOptimizerState:
         mask = [True] * len(catalog)
         for at in found:
             mask[at] = False
-        nbytes = sum(catalog.tensor_at(at).stored_bytes for at in found)
+        nbytes = sum(map(catalog.stored_bytes_at, found))
         what = f"{counted(len(found), 'tensor')} {'goes' if len(found) == 1 else 'go'}"
         change = _kept(catalog, mask)
         return Change(change.catalog, change.touched, (f"{what}, {human_size(nbytes)}",))
@@ -274,14 +274,14 @@ class Copy:
         """Add names for the stored bytes, or for the tensors that edits made."""
         other, source = bound(catalog, self.source)
         origin = catalog if other is None else other
+        chosen = list(select_groups(origin, source))
         made = {
             named(
                 catalog, filled(self.target, groups) if is_template(self.target) else self.target
             ): name
-            for name, groups in select_groups(origin, source)
+            for name, groups in chosen
         }
-        count = sum(1 for _ in select_groups(origin, source))
-        if len(made) < count:
+        if len(made) < (count := len(chosen)):
             msg = f"{count} tensors would all be named {self.target!r}: write {{1}} for a group"
             raise EditError(msg)
         for target in made:

@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ckptkit.catalog import Catalog
 
 SLOTS: Final = frozenset(
@@ -33,17 +35,19 @@ def state_by_name(catalog: Catalog) -> list[int]:
     slots = []
     for at, name in enumerate(names):
         variable, _, slot = name.rpartition("/")
-        if slot in SLOTS and _there(catalog, variable, shapes[name]):
+        if slot in SLOTS and _there(catalog, shapes, variable, shapes[name]):
             slots.append(at)
     if slots:
         slots += [at for at, name in enumerate(names) if _POWERS.fullmatch(name)]
     return sorted([*slots, *(at for at, name in enumerate(names) if _OF_KERAS.fullmatch(name))])
 
 
-def _there(catalog: Catalog, name: str, shape: tuple[int, ...]) -> bool:
+def _there(
+    catalog: Catalog, shapes: Mapping[str, tuple[int, ...]], name: str, shape: tuple[int, ...]
+) -> bool:
     """Tell whether there is such a variable, also without a scope of the optimizer before it."""
     while name:
-        if name in catalog and catalog.spec(name).shape == shape:
+        if name in catalog and shapes[name] == shape:
             return True
         name = name.partition("/")[2]
     return False

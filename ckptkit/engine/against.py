@@ -144,7 +144,7 @@ class _Both(_Listener):
         self._path = path
         self._catalog = catalog
         self._progress = progress
-        self._sizes = [catalog.tensor_at(at).stored_bytes for at in range(len(catalog))]
+        self._sizes = [*map(catalog.stored_bytes_at, range(len(catalog)))]
         self._total = sum(self._sizes)
         self._done = 0
         self._listed = False
