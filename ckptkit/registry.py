@@ -109,6 +109,18 @@ def register(
     return _rewritten(folder, change, dry_run=dry_run, disk=disk, missing=State())
 
 
+def other_than_named(format_name: str, folder: str | None) -> str | None:
+    """Return what a checkpoint is that no state file names, None if one may name it.
+
+    Args:
+        format_name: The name of its format.
+        folder: That of a SavedModel, of which it is a part.
+    """
+    if not format_name.startswith(FORMATS):
+        return f"a {format_name} file"
+    return None if folder is None else "a SavedModel"
+
+
 def check_place(prefix: str) -> None:
     """Refuse what could not be registered once it is written.
 
@@ -161,9 +173,9 @@ def _prefix(path: str) -> tuple[str, float]:
     with open(path) as checkpoint:
         source, format_name = checkpoint.source, checkpoint.format
         time = checkpoint.stamps[0].changed / 1e9
-    if not format_name.startswith(FORMATS) or source.folder is not None:
-        what = "a SavedModel" if format_name.startswith(FORMATS) else f"a {format_name} file"
-        msg = f"a state file names TensorFlow checkpoints, and this is {what}"
+    other = other_than_named(format_name, source.folder)
+    if other is not None:
+        msg = f"a state file names TensorFlow checkpoints, and this is {other}"
         raise EditError(msg, path=path)
     prefix = os.path.abspath(source.path)
     _check_name(prefix)
@@ -217,12 +229,13 @@ def _repaired(folder: str, state: State, *, prune: bool) -> Changed:
 def _right(folder: str, path: str) -> tuple[str, What | None]:
     """Return how an entry is to be, and what is to be said of it."""
     prefix = in_folder(folder, path)
-    if prefix is not None and is_there(prefix) and not os.path.isabs(path):
+    there = prefix is not None and is_there(prefix)
+    if there and not os.path.isabs(path):
         return path, None
     name = os.path.basename(path)
     if in_folder(folder, name) is not None and _lies_there(os.path.join(folder, name)):
         return name, "relative"
-    if prefix is not None and is_there(prefix):
+    if prefix is not None and there:
         return os.path.relpath(prefix, folder), "relative"
     return path, "gone"
 

@@ -190,14 +190,14 @@ def _check_registrable(plan: Plan) -> None:
         click.UsageError: It is not what a state file names.
         CkptError: The state file is damaged, or cannot hold the name.
     """
-    from ckptkit.registry import FORMATS, check_place
+    from ckptkit.registry import check_place, other_than_named
 
     if plan.target.in_place:
         msg = "--register is for a new destination; in place, the state file stays as it is"
         raise click.UsageError(msg)
-    if not plan.format.name.startswith(FORMATS) or plan.placement.folder is not None:
-        what = f"a {plan.format.name} file" if plan.placement.folder is None else "a SavedModel"
-        msg = f"--register: a state file names TensorFlow checkpoints, and DST becomes {what}"
+    other = other_than_named(plan.format.name, plan.placement.folder)
+    if other is not None:
+        msg = f"--register: a state file names TensorFlow checkpoints, and DST becomes {other}"
         raise click.UsageError(msg)
     check_place(plan.placement.index.removesuffix(".index"))
 

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from ckptkit.engine.mixture import strangers
 from ckptkit.errors import CkptError
-from ckptkit.region import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ckptkit.catalog import Catalog
-    from ckptkit.columns import Columns
     from ckptkit.region import Box
 
     Severity = Literal["error", "warning"]
@@ -68,32 +66,24 @@ def problems_of(catalog: Catalog, found: Sequence[tuple[str, Finding]]) -> list[
         found: What is wrong with rows; of shards of another save only some are listed.
     """
     columns = catalog.columns
-    return [*_of_shards(columns, found), *_named(catalog, _listed(columns, found))]
+    failing = [one.row for _, one in found if one.severity == "error" and not one.missing]
+    shards = [
+        Problem(columns.files[one.shard], None, None, str(one))
+        for one in strangers(columns, failing)
+    ]
+    return [*shards, *_named(catalog, _listed({one.path for one in shards}, found))]
 
 
-def _of_shards(columns: Columns, found: Sequence[tuple[str, Finding]]) -> Iterator[Problem]:
-    """Yield what is wrong with shards as a whole: they are of another save than the index."""
-    for one in strangers(columns, _failing(found)):
-        yield Problem(columns.files[one.shard], None, None, str(one))
-
-
-def _failing(found: Sequence[tuple[str, Finding]]) -> list[int]:
-    return [one.row for _, one in found if one.severity == "error" and not one.missing]
-
-
-def _listed(columns: Columns, found: Sequence[tuple[str, Finding]]) -> list[tuple[str, Finding]]:
-    """Return the findings that are listed one by one: not all of a shard of another save."""
-    if len(found) <= LISTED:
-        return list(found)
-    strange = {columns.files[one.shard] for one in strangers(columns, _failing(found))}
+def _listed(
+    strange: Collection[str], found: Sequence[tuple[str, Finding]]
+) -> Iterator[tuple[str, Finding]]:
+    """Yield the findings that are listed one by one: not all of a shard of another save."""
     left = dict.fromkeys(strange, LISTED)
-    listed = []
     for path, one in found:
-        if path in strange:
+        if path in left:
             left[path] -= 1
         if left.get(path, 0) >= 0:
-            listed.append((path, one))
-    return listed
+            yield path, one
 
 
 def mismatch(start: int, end: int, wanted: int, found: int) -> str:
@@ -101,8 +91,9 @@ def mismatch(start: int, end: int, wanted: int, found: int) -> str:
     return f"checksum of bytes {start} to {end}: expected {wanted:08x}, found {found:08x}"
 
 
-def _named(catalog: Catalog, found: list[tuple[str, Finding]]) -> list[Problem]:
+def _named(catalog: Catalog, listed: Iterable[tuple[str, Finding]]) -> list[Problem]:
     """Say which tensor, and which slice of it, each finding is about."""
+    found = list(listed)
     if not found:
         return []
     wanted = {finding.row for _, finding in found}
@@ -117,11 +108,7 @@ def _named(catalog: Catalog, found: list[tuple[str, Finding]]) -> list[Problem]:
     problems = []
     for path, finding in found:
         name, slice_ = owners[finding.row]
-        where = "" if slice_ is None else f"slice {_text(slice_)}: "
+        where = "" if slice_ is None else f"slice {slice_}: "
         text = where + finding.message
         problems.append(Problem(path, name, finding.offset, text, finding.severity))
     return problems
-
-
-def _text(box: Box) -> str:
-    return str(Region(box.slices()))

@@ -20,6 +20,7 @@ from ckptkit.errors import CkptError, UnsupportedError
 from ckptkit.model import DTYPES
 from ckptkit.region import Box
 from ckptkit.storage.disk import Sources
+from ckptkit.storage.foreign import NEEDED, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ class Witness:
         except UnicodeDecodeError:
             self.tell(unlisted=True)
         except Exception as error:  # noqa: BLE001  whatever TensorFlow raises is what it says
-            self.tell(refused=_text(error))
+            self.tell(refused=said(error))
             return False
         else:
             listed = {name: (dtypes[name].name, shape) for name, shape in shapes.items()}
@@ -78,7 +79,7 @@ class Witness:
         try:
             return self._reader.get_tensor(name.encode("utf-8", "surrogateescape"))
         except Exception as error:  # noqa: BLE001  as above
-            self.tell(theirs=_text(error))
+            self.tell(theirs=said(error))
             return None
 
     def compare(self, checkpoint: Checkpoint, first: int) -> None:
@@ -104,11 +105,6 @@ class Witness:
     def names(self) -> list[str]:
         """Return the names that TensorFlow lists."""
         return sorted(self._reader.get_variable_to_shape_map())
-
-
-def _text(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return text or type(error).__name__
 
 
 def _same(checkpoint: Checkpoint, sources: Sources, name: str, theirs: Any) -> bool:
@@ -213,8 +209,7 @@ def lines(prefix: str, path: str, first: int) -> Iterator[dict[str, Any]]:
         process.kill()
         process.wait()
     if status == MISSING:
-        msg = "TensorFlow's reader needs TensorFlow: pip install ckptkit[tensorflow]"
-        raise UnsupportedError(msg)
+        raise UnsupportedError(NEEDED)
     if status:
         yield {"died": -status if status < 0 else None, "status": status}
 

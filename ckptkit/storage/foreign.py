@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 KIND: Final = "tensorflow"
 """The kind of virtual paths that this module opens."""
 
+NEEDED: Final = "TensorFlow's reader needs TensorFlow: pip install ckptkit[tensorflow]"
+"""What is said where there is none."""
+
 KEPT: Final = 64 << 20
 """Bytes of tensors that are kept, of all checkpoints together; a larger one alone."""
 
@@ -207,8 +210,7 @@ def _tensorflow() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
-        msg = "TensorFlow's reader needs TensorFlow: pip install ckptkit[tensorflow]"
-        raise UnsupportedError(msg) from None
+        raise UnsupportedError(NEEDED) from None
     return tf
 
 
@@ -235,9 +237,15 @@ def _answer(prefix: str, ask: Any, tensor: str | None = None) -> Any:
         _refuse(prefix, tensor, error)
 
 
-def _refuse(prefix: str, tensor: str | None, error: Exception) -> NoReturn:
+def said(error: Exception) -> str:
+    """Return what an error of TensorFlow says, without where in its code it was raised."""
     text = str(error).strip().partition("\n")[0]
-    message = f"TensorFlow's reader says: {text or type(error).__name__}"
+    return text or type(error).__name__
+
+
+def _refuse(prefix: str, tensor: str | None, error: Exception) -> NoReturn:
+    text = said(error)
+    message = f"TensorFlow's reader says: {text}"
     if "Failed to find any matching files" in text or type(error).__name__ == "NotFoundError":
         raise FileNotFoundError(2, "TensorFlow finds no checkpoint of this name", prefix) from None
     unsupported = isinstance(error, NotImplementedError | TypeError) or "not supported" in text
