@@ -58,6 +58,11 @@ def is_glob(target: str) -> bool:
     return not WILDCARDS.isdisjoint(target)
 
 
+def is_indirect(catalog: Catalog, target: str) -> bool:
+    """Tell whether a target is about a label or a path of objects, and is not a name itself."""
+    return target.startswith(PREFIXES) and target not in catalog
+
+
 def select(catalog: Catalog, target: str) -> Sequence[str]:
     """Return the names that a glob or an exact name stands for, at least one.
 

@@ -72,9 +72,9 @@ def _one(checkpoint: Checkpoint, name: str) -> str:
     Raises:
         EditError: It stands for none, or for several.
     """
-    from ckptkit.globs import PREFIXES, select
+    from ckptkit.globs import is_indirect, select
 
-    if not name.startswith(PREFIXES) or name in checkpoint:
+    if not is_indirect(checkpoint.catalog, name):
         return name
     found, *more = select(checkpoint.catalog, name)
     if more:

@@ -11,7 +11,7 @@ from ckptkit.expressions import (
     Current,
     Expr,
 )
-from ckptkit.globs import PREFIXES, named, select
+from ckptkit.globs import is_indirect, named, select
 from ckptkit.model import DTYPES, Tensor
 
 if TYPE_CHECKING:
@@ -37,15 +37,18 @@ def extended(
     """Return a catalog with further tensors at its end, and without some.
 
     Raises:
-        EditError: A new name is taken, or empty.
+        EditError: A new name is taken, or empty, or that of two.
     """
-    added = {named(catalog, name): tensor for name, tensor in added.items()}
-    gone = [
-        select(catalog, name)[0] if name.startswith(PREFIXES) and name not in catalog else name
-        for name in gone
-    ]
+    by_name: dict[str, Tensor] = {}
+    for given, tensor in added.items():
+        name = named(catalog, given)
+        if name in by_name:
+            msg = f"two new tensors would be named {name!r}"
+            raise EditError(msg, tensor=name)
+        by_name[name] = tensor
+    gone = [select(catalog, name)[0] if is_indirect(catalog, name) else name for name in gone]
     lost = set(gone)
-    for name in added:
+    for name in by_name:
         if not name or (name in catalog and name not in lost):
             msg = f"there is a tensor {name!r} already" if name else "no name given"
             raise EditError(msg, tensor=name)
@@ -53,8 +56,8 @@ def extended(
         catalog = catalog.kept([name not in lost for name in catalog.names])
     if changed:
         catalog = catalog.with_tensors(changed)
-    touched = tuple(dict.fromkeys((*(changed or ()), *added, *gone)))
-    return Change(catalog.with_more(added) if added else catalog, touched)
+    touched = tuple(dict.fromkeys((*(changed or ()), *by_name, *gone)))
+    return Change(catalog.with_more(by_name) if by_name else catalog, touched)
 
 
 class Formula:

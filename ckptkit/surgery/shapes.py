@@ -16,7 +16,7 @@ from ckptkit.expressions import (
     Apply,
     Expr,
 )
-from ckptkit.globs import PREFIXES, is_glob, named, quoted, select
+from ckptkit.globs import is_glob, is_indirect, named, quoted, select
 from ckptkit.region import Region
 from ckptkit.surgery.formula import Formula, X, extended, words
 from ckptkit.views import axis_of
@@ -287,8 +287,8 @@ def _chosen(catalog: Catalog, parts: Sequence[str]) -> list[str]:
     """Return the tensors that names and globs stand for; those of a glob by number, then name."""
     names: list[str] = []
     for part in parts:
-        by_path = part.startswith(PREFIXES) and part not in catalog
-        found = select(catalog, part) if by_path or is_glob(part) else [part]
+        sought = is_glob(part) or is_indirect(catalog, part)
+        found = select(catalog, part) if sought else [part]
         names += sorted(found, key=_by_number) if is_glob(part) else found
     if len(set(names)) < len(names):
         msg = "a tensor is named twice"

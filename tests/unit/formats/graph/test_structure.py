@@ -540,6 +540,14 @@ def test_paths_are_targets_of_every_edit(checkpoint):
         checkpoint.edit("new graph:more = t('donor:graph:net/tail/kernel')")
 
 
+def test_two_paths_of_a_new_object_are_no_names_of_two_parts(checkpoint):
+    twice = "split graph:step -> graph:net/dense/x, graph:net/dense/y"
+    assert len(checkpoint.edit(twice).catalog) == len(checkpoint) + 1
+    same = f"split graph:step -> graph:net/dense/x, {key('net/dense/x')}"
+    told = refused(checkpoint, same)
+    assert told == f"two new tensors would be named {key('net/dense/x')!r}"
+
+
 def test_a_donor_is_read_by_paths_of_its_objects(checkpoint, tmp_path):
     draft = checkpoint.edit(
         "graph:step = t('donor:graph:net/tail/kernel')",
