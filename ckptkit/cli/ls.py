@@ -71,8 +71,7 @@ class Row(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Stored bytes."""
-        size, slices = self.columns.size, self.slices
-        return sum(size[at] for _, at in slices) if slices else size[self.number]
+        return self.columns.stored_bytes(self.number)
 
     def place(self, number: int) -> Place:
         """Return where the bytes of a row are."""

@@ -31,6 +31,7 @@ from ckptkit.storage.disk import Sources, stamp
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ckptkit.catalog import Catalog
     from ckptkit.engine.salvage.judge import Progress
     from ckptkit.formats.tensorflow.graph.objects import ObjectGraph
     from ckptkit.formats.tensorflow.salvage.bundle import Bundle, Damage
@@ -359,14 +360,14 @@ class _Salvage:
         fates = tuple(
             fate for name in names if (fate := choice.fate(name, labels, reasons)) is not None
         )
-        index, sound = tuple(self._index()), self._is_sound(names)
+        index, sound = tuple(self._index()), self._sound(names)
         if self.source.folder is not None and any(fate.how == "lost" for fate in fates):
             self.notes.append("tf.saved_model.load wants all variables that saved_model.pb names")
-        if sound:
+        if sound is not None:
             self.notes.append("nothing is wrong with this checkpoint")
         changed = new if new is not None and dropped else None
-        assembly = assemble(choice, saved, changed)
-        wish = self._wish(assembly, destination, sound=sound)
+        assembly = assemble(choice, saved, changed) if sound is None else Assembly(sound, sound)
+        wish = self._wish(assembly, destination)
         return Salvaged(
             str(self.source),
             destination,
@@ -398,27 +399,22 @@ class _Salvage:
         if len(ours.left_out) > LISTED:
             yield f"left out as well: {counted(len(ours.left_out) - LISTED, 'record')}"
 
-    def _is_sound(self, names: Sequence[str]) -> bool:
-        """Tell whether the ordinary copy would do."""
+    def _sound(self, names: Sequence[str]) -> Catalog | None:
+        """Return the catalog of the checkpoint if the ordinary copy of it would do."""
         ours = self.ours
         taken = self.choice.taken
         if ours.damage or ours.gaps or ours.left_out or self.choice.ours.sentences:
-            return False
+            return None
         if any(name not in taken or taken[name].how != "intact" for name in names):
-            return False
+            return None
         try:
-            TENSORFLOW.scan(self.source)
+            return TENSORFLOW.scan(self.source)
         except CkptError as error:
             self.notes.append(f"it does not open: {error.message}")
-            return False
-        return True
+            return None
 
-    def _wish(self, assembly: Assembly, destination: str, *, sound: bool) -> Wish:
-        if sound:
-            catalog = TENSORFLOW.scan(self.source)
-            before = after = catalog
-        else:
-            before, after = assembly.before, assembly.after
+    def _wish(self, assembly: Assembly, destination: str) -> Wish:
+        before, after = assembly
         index = self.ours.prefix + INDEX
         paths = [*([index] if os.path.isfile(index) else []), *after.columns.files.values()]
         return Wish(
