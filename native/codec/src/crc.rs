@@ -240,7 +240,6 @@ const fn times_x(register: u32, polynomial: u32) -> u32 {
     register >> 1 ^ if register & 1 == 1 { polynomial } else { 0 }
 }
 
-/// The register after each byte, without init and final xor.
 /// The index of each step by its highest byte, which no two have in common.
 #[allow(clippy::indexing_slicing)] // Evaluated by the compiler.
 const fn unsteps(steps: &[u32; 256]) -> [u8; 256] {
@@ -255,6 +254,7 @@ const fn unsteps(steps: &[u32; 256]) -> [u8; 256] {
     }
 }
 
+/// The register after each byte, without init and final xor.
 const fn steps(polynomial: u32) -> [u32; 256] {
     let mut steps = [0; 256];
     let mut byte: u32 = 0;

@@ -53,8 +53,8 @@ impl Form {
         if self.truth {
             return Some(u64::from(value != 0));
         }
-        let negative = self.low < 0 && value > self.high && value.cast_signed() >= self.low;
-        (value <= self.high || (negative && value.cast_signed() < 0)).then_some(value)
+        let negative = (self.low..0).contains(&value.cast_signed());
+        (value <= self.high || negative).then_some(value)
     }
 }
 

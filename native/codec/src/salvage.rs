@@ -12,7 +12,6 @@
 //! them agree; or back from restarts that look like the end of a block, to where it starts. The
 //! register of a CRC runs backward as well as forward, so that either takes one pass.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::block::{Body, Entries, Handle, Stored, TRAILER};
@@ -48,6 +47,13 @@ pub enum State {
     Lost,
     /// What only says where blocks are, and holds no entry of the table.
     Directory,
+}
+
+impl State {
+    /// Whether the checksum of the block holds, if only once a byte was put right.
+    const fn holds(self) -> bool {
+        matches!(self, Self::Good | Self::Repaired)
+    }
 }
 
 /// A range of the table, and what came of it.
@@ -149,14 +155,14 @@ impl<'a> Reader<'a> {
         let stored = self.bytes(index.clone());
         let opened = Body::open(stored, index.start, self.limit.saturating_add(length as u64));
         let (bytes, mut regions) = match opened {
-            Ok(body) => (Cow::Owned(body.bytes().to_vec()), Vec::new()),
+            Ok(body) => (body.bytes().to_vec(), Vec::new()),
             Err(error) => {
                 let Some((fixed, what)) = repaired(stored, self.limit) else {
                     let message = format!("the index block: {}", error.message);
                     return nothing(end, known, region(index.start, index.end, message));
                 };
                 let message = format!("the index block: {what}");
-                (Cow::Owned(fixed), region(index.start, index.end, message))
+                (fixed, region(index.start, index.end, message))
             }
         };
         let mut handles = Vec::new();
@@ -256,7 +262,7 @@ impl<'a> Reader<'a> {
     fn block(&mut self, range: Range<usize>) {
         let stored = self.bytes(range.clone());
         let limit = self.limit;
-        let (state, body, mut message) = match Body::open(stored, range.start, limit) {
+        let (mut state, body, mut message) = match Body::open(stored, range.start, limit) {
             Ok(body) => (State::Good, body.bytes().to_vec(), String::new()),
             Err(error) => match repaired(stored, limit) {
                 Some((body, what)) => (State::Repaired, body, what),
@@ -266,7 +272,7 @@ impl<'a> Reader<'a> {
         let mut total = self.total;
         let (mut keys, mut values) = (Column::default(), Column::default());
         let whole = lenient(&body, |shared, suffix, value| {
-            let before = keys.ends.last().map_or(0, |_| keys.rows().start(keys.ends.len() - 1));
+            let before = keys.rows().start(keys.ends.len().saturating_sub(1));
             let more = [shared, suffix.len(), value.len()].iter().sum::<usize>();
             total = total.saturating_add(more as u64);
             if total > limit {
@@ -279,8 +285,7 @@ impl<'a> Reader<'a> {
             true
         });
         self.total = total.min(limit);
-        let mut state = state;
-        if !whole && matches!(state, State::Good | State::Repaired) {
+        if !whole && state.holds() {
             "not all of it parses".clone_into(&mut message);
         }
         if state == State::Doubtful && keys.ends.is_empty() {
@@ -299,12 +304,12 @@ impl<'a> Reader<'a> {
         for mut part in self.found {
             let Region { start, end, state, .. } = part.region;
             let index = is_index(&part, &blocks);
-            if index && matches!(state, State::Good | State::Repaired) {
+            if index && state.holds() {
                 out.complete = true;
                 continue;
             }
             let within = known.iter().any(|range| range.start <= start && end <= range.end);
-            if (index || within) && !matches!(state, State::Good | State::Repaired) {
+            if (index || within) && !state.holds() {
                 part.region.state = State::Directory;
                 (part.keys, part.values) = (Column::default(), Column::default());
                 if regions.iter().any(|region| region.start == start) {
@@ -387,12 +392,12 @@ fn repaired(stored: &[u8], limit: u64) -> Option<(Vec<u8>, String)> {
         // Keys in order, restarts at entries, nothing left: else something else is wrong as well.
         body.decode(&mut entries, limit).ok().map(|_| body.bytes().to_vec())
     };
-    let difference = crc::mask(crc::crc32c(covered)) ^ checksum;
+    let right = crc::mask(crc::crc32c(covered));
+    let difference = right ^ checksum;
     if difference.to_le_bytes().iter().filter(|&&byte| byte != 0).count() == 1 {
         let mut block = stored.to_vec();
         let at = covered.len();
-        let right = crc::mask(crc::crc32c(covered)).to_le_bytes();
-        block.get_mut(at..)?.copy_from_slice(&right);
+        block.get_mut(at..)?.copy_from_slice(&right.to_le_bytes());
         if let Some(body) = sound(&block) {
             return Some((body, "one byte of its checksum was wrong".to_owned()));
         }

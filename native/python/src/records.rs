@@ -14,8 +14,7 @@ use crate::tables::pair;
 
 type Bytes<'py> = Bound<'py, PyBytes>;
 type Header = (i32, i32, i32, i32, Vec<i32>);
-/// The columns of entries, checksums and flags last.
-pub type Columns<'py> = (
+type Columns<'py> = (
     Bytes<'py>,
     Bytes<'py>,
     Bytes<'py>,

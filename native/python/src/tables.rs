@@ -1,5 +1,7 @@
 //! Tables, their keys, and Snappy blocks.
 
+use std::borrow::Cow;
+
 use ckptkit_codec::rows::{self, Column, Rows};
 use ckptkit_codec::{hashed, snappy, table};
 use pyo3::exceptions::PyValueError;
@@ -97,8 +99,7 @@ pub fn name<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> 
 pub fn names_encode<'py>(py: Python<'py>, names: &Bound<'py, PyList>) -> PyResult<Pair<'py>> {
     let mut column = Column::default();
     for item in names {
-        let Text(bytes) = item.extract()?;
-        column.push(&bytes);
+        column.push(&encoded(item.cast::<PyString>()?)?);
     }
     pair(py, &column)
 }
@@ -111,12 +112,17 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text {
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let text = object.cast::<PyString>()?;
-        if let Ok(plain) = text.to_str() {
-            return Ok(Self(plain.as_bytes().to_vec()));
-        }
-        let escaped = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
-        Ok(Self(escaped.cast::<PyBytes>()?.as_bytes().to_vec()))
+        Ok(Self(encoded(&text)?.into_owned()))
     }
+}
+
+/// A text as bytes, which are copied only where they have to be made.
+fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, [u8]>> {
+    if let Ok(plain) = text.to_str() {
+        return Ok(Cow::Borrowed(plain.as_bytes()));
+    }
+    let escaped = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
+    Ok(Cow::Owned(escaped.cast::<PyBytes>()?.as_bytes().to_vec()))
 }
 
 #[pyfunction]

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use super::{children, no_graph};
 use crate::error::RangeError;
 
 const DOT: u32 = '.' as u32;
@@ -45,19 +46,18 @@ pub fn reach(
     names: &Names,
     glob: &Glob,
 ) -> Result<Vec<u8>, RangeError> {
-    let wrong = || RangeError::new("the columns are those of no graph");
     // Behind the last node: the root before a step, from where names need no slash.
     let (count, width) = (edge_ends.len(), glob.words());
     if count == 0 {
         return Ok(Vec::new());
     }
-    let size = (count + 1).checked_mul(width).ok_or_else(wrong)?;
+    let size = (count + 1).checked_mul(width).ok_or_else(no_graph)?;
     let (mut known, mut fresh) = (vec![0_u64; size], vec![0_u64; size]);
     let mut waiting = vec![count];
     let mut is_waiting = vec![false; count + 1];
     fresh[count * width..].copy_from_slice(&glob.first);
     known[count * width..].copy_from_slice(&glob.first);
-    let (mut from, mut to) = (Vec::new(), vec![0_u64; width]);
+    let (mut from, mut after, mut to) = (Vec::new(), vec![0; width], vec![0; width]);
     while let Some(node) = waiting.pop() {
         is_waiting[node] = false;
         let mine = &mut fresh[node * width..][..width];
@@ -68,19 +68,15 @@ pub fn reach(
         if node != count {
             glob.step(&mut from, &mut to, SLASH);
         }
-        let start = origin.checked_sub(1).map_or(0, |before| edge_ends[before]);
-        let range = usize::try_from(start).ok().zip(usize::try_from(edge_ends[origin]).ok());
-        let (start, end) = range.ok_or_else(wrong)?;
+        let (first, children) = children(edge_ends, edge_child, origin)?;
         if is_over(&from) {
             continue;
         }
-        let children = edge_child.get(start..end).ok_or_else(wrong)?;
-        let mut after = vec![0; width];
-        for (edge, &child) in (start..).zip(children) {
+        for (edge, &child) in (first..).zip(children) {
             let child = usize::try_from(child).ok().filter(|&child| child < count);
-            let child = child.ok_or_else(wrong)?;
+            let child = child.ok_or_else(no_graph)?;
             after.copy_from_slice(&from);
-            glob.name(&mut after, &mut to, names.get(edge).ok_or_else(wrong)?);
+            glob.name(&mut after, &mut to, names.get(edge).ok_or_else(no_graph)?);
             let mut more = false;
             let place = child * width;
             for ((&found, old), new) in
@@ -161,8 +157,8 @@ impl Glob {
             }
             made.parts += 1;
         }
-        set(&mut made.first, 0);
-        let mut first = std::mem::take(&mut made.first);
+        let mut first = empty();
+        set(&mut first, 0);
         made.skip(&mut first);
         made.first = first;
         made
