@@ -8,6 +8,7 @@ import pytest
 
 import ckptkit
 from tests.crash.disks import Recording, Stopping
+from tests.crash.scene import files
 from tests.golden.damage import flip
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -25,12 +26,8 @@ def damaged(tmp_path):
     return path
 
 
-def bytes_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
 def test_nothing_is_left_after_an_error_at_any_call(damaged, tmp_path):
-    before = bytes_of(damaged.parent)
+    before = files(damaged.parent)
     disk = Recording()
     ckptkit.salvage(damaged, tmp_path / "whole", tmp_path / "donor", disk=disk)
 
@@ -39,7 +36,7 @@ def test_nothing_is_left_after_an_error_at_any_call(damaged, tmp_path):
         with pytest.raises(OSError, match="the disk fails here"):
             ckptkit.salvage(damaged, tmp_path / "out" / "m", tmp_path / "donor", disk=stopping)
         assert os.listdir(tmp_path / "out") == [], call
-    assert bytes_of(damaged.parent) == before
+    assert files(damaged.parent) == before
     assert ckptkit.open(tmp_path / "whole").verify().ok
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint that tests of commands list, show and edit, and commands as processes."""
+"""The checkpoint that commands list, show and edit in tests, its values, commands as processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 
+import ckptkit
+
 KERNEL = np.arange(12, dtype=np.float32).reshape(4, 3)
 TENSORS = {
     "dense/bias": np.array([0, np.nan, np.inf], np.float32),
@@ -14,6 +16,13 @@ TENSORS = {
     "note": "hello",
     "step": np.int64(7),
 }
+
+
+def values(path):
+    """Return the values of a checkpoint, in which nothing is wrong."""
+    with ckptkit.open(path) as found:
+        assert found.verify().ok
+        return {name: found[name].read() for name in found}
 
 
 def process(*args, **options):

@@ -15,6 +15,7 @@ import ckptkit
 from ckptkit.errors import EditError
 from tests.golden.damage import flip
 from tests.golden.make import FILES
+from tests.unit.listed import values
 
 KERNEL, BIAS = "layers/dense_2/vars/0", "layers/dense_2/vars/1"
 """The weights of the layer that is called ``head``."""
@@ -61,12 +62,6 @@ def fails(run, folder):
         return err.removeprefix("ckptkit: error: ").strip()
 
     return call
-
-
-def values(path):
-    with ckptkit.open(path) as found:
-        assert found.verify().ok
-        return {name: found[name].read() for name in found}
 
 
 def config_of(path):

@@ -10,6 +10,7 @@ import pytest
 import ckptkit
 from ckptkit.language import REFERENCE
 from ckptkit.language.statements import VERBS
+from tests.unit.listed import values
 
 RNG = np.random.default_rng(8)
 MODEL = {
@@ -25,12 +26,6 @@ def model(tmp_path):
     ckptkit.save(tmp_path / "model", MODEL)
     ckptkit.save(tmp_path / "donor", DONOR)
     return tmp_path / "model"
-
-
-def values(path):
-    with ckptkit.open(path) as found:
-        assert found.verify().ok
-        return {name: found[name].read() for name in found}
 
 
 class TestWith:

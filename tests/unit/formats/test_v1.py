@@ -17,6 +17,7 @@ from ckptkit.cli import main
 from ckptkit.engine import work
 from ckptkit.formats import by_name, find
 from ckptkit.storage import disk, packed
+from tests.golden.damage import flip
 from tests.golden.handmade import random_array, same
 from tests.oracle import first, table
 from tests.unit.listed import loaded
@@ -303,11 +304,10 @@ def test_a_manifest(path, tmp_path, capsys):
 def test_damage_names_the_tensors_of_a_block(tmp_path, capsys):
     tensors = {b"b": first.whole("float32", np.arange(400_000, dtype=np.float32))}
     found = first.entries(tensors)
-    (tmp_path / "m").write_bytes(b"")
     path = tmp_path / "m"
-    content = bytearray(table.assemble([found[:1], found[1:]]))
-    content[len(content) // 2] ^= 4
-    path.write_bytes(bytes(content))
+    content = table.assemble([found[:1], found[1:]])
+    path.write_bytes(content)
+    flip(path, len(content) // 2, bits=4)
     assert main(["verify", str(path), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     text = json.dumps(report)

@@ -1,8 +1,14 @@
-"""Object graphs for tests, made by hand."""
+"""Object graphs for tests, made by hand, and checkpoints that have one."""
 
 from __future__ import annotations
 
+import pytest
+
+import ckptkit
+from ckptkit import EditError
+from ckptkit.formats.tensorflow.graph.load import load_graph
 from ckptkit.formats.tensorflow.graph.objects import VARIABLE_VALUE, read_graph
+from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY
 from tests.oracle.varint import put_bytes, put_number
 
 VALUE = put_number(1, 1)
@@ -52,3 +58,32 @@ def graph_of(*edges):
 def variable(key, full=""):
     """Return a node that is a variable."""
     return {"attributes": [(VARIABLE_VALUE, full, key)], "values": True}
+
+
+def key(path):
+    """Return the key of the variable at a path."""
+    return path + "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def write(path, nodes, **more):
+    """Save a checkpoint of nodes, with two values for each of their tensors, and open it."""
+    names = [name for node in nodes for _, _, name in node.get("attributes", ())]
+    values = {name: [float(at), 0.5] for at, name in enumerate(names)}
+    ckptkit.save(path, {**values, **more, GRAPH_KEY: encoded(nodes)})
+    return ckptkit.open(path)
+
+
+def refused(checkpoint, *edits):
+    """Return why edits are refused, in the first line."""
+    with pytest.raises(EditError) as caught:
+        checkpoint.edit(*edits).plan(checkpoint.path + "-refused")
+    return caught.value.message.partition("\n")[0]
+
+
+def graph_after(checkpoint, *edits):
+    """Write an edited copy, and return its graph, and the notes of the plan."""
+    to = f"{checkpoint.path}-{hash(edits)}"
+    plan = checkpoint.edit(*edits).plan(to)
+    plan.run()
+    with ckptkit.open(to) as result:
+        return load_graph(result.catalog), plan.notes

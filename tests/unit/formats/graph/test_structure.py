@@ -13,15 +13,16 @@ from ckptkit.formats.tensorflow.graph import answers
 from ckptkit.formats.tensorflow.graph.load import load_graph
 from ckptkit.formats.tensorflow.graph.objects import HAS_VALUES
 from ckptkit.formats.tensorflow.graph.structure import GRAPH_KEY, GraphStructure
-from ckptkit.naming import DropOptimizerState
-from tests.unit.formats.graph.graphs import encoded, variable
+from tests.unit.formats.graph.graphs import (
+    encoded,
+    graph_after,
+    key,
+    refused,
+    variable,
+    write,
+)
 
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-
-
-def key(path):
-    return path + VALUE
-
+VALUE = key("")
 
 NODES = [
     {"edges": [(1, "net"), (2, "step"), (6, "again")], "values": True},
@@ -35,32 +36,10 @@ NODES = [
 """A kernel and a bias that several paths reach."""
 
 
-def write(path, nodes=NODES, **more):
-    names = [name for node in nodes for _, _, name in node.get("attributes", ())]
-    values = {name: [float(at), 0.5] for at, name in enumerate(names)}
-    ckptkit.save(path, {**values, **more, GRAPH_KEY: encoded(nodes)})
-    return ckptkit.open(path)
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
-    with write(tmp_path / "m") as found:
+    with write(tmp_path / "m", NODES) as found:
         yield found
-
-
-def refused(checkpoint, *edits):
-    with pytest.raises(EditError) as caught:
-        checkpoint.edit(*edits).plan(checkpoint.path + "-refused")
-    return caught.value.message.partition("\n")[0]
-
-
-def graph_after(checkpoint, *edits):
-    """Write an edited copy, and return its graph, and the notes of the plan."""
-    to = f"{checkpoint.path}-{hash(edits)}"
-    plan = checkpoint.edit(*edits).plan(to)
-    plan.run()
-    with ckptkit.open(to) as result:
-        return load_graph(result.catalog), plan.notes
 
 
 def edges(graph):
@@ -389,6 +368,16 @@ def test_an_edit_of_the_graph_itself_is_left_alone(checkpoint):
     )
 
 
+@pytest.mark.parametrize("how", ["append", "auto", "link"])
+def test_every_way_of_writing_takes_the_graph_along(checkpoint, how):
+    to = checkpoint.path + "-n" if how == "link" else None
+    checkpoint.edit("rename ^net/ -> model/").plan(to, how=how).run()
+    with ckptkit.open(to or checkpoint.path) as found:
+        graph = load_graph(found.catalog)
+        assert key("model/dense/kernel") in graph.key
+        assert found.verify().ok
+
+
 # --- what wildcards leave alone ----------------------------------------------------------------
 
 
@@ -412,115 +401,6 @@ def test_a_prefix_that_is_a_name_is_a_name(tmp_path):
     ckptkit.save(tmp_path / "m", {"graph:a": [1.0], GRAPH_KEY: encoded([{}])})
     with ckptkit.open(tmp_path / "m") as found:
         assert list(found.edit("drop graph:a").catalog) == [GRAPH_KEY]
-
-
-# --- the state of optimizers -------------------------------------------------------------------
-
-
-def test_a_graph_without_an_optimizer_has_no_state(checkpoint):
-    assert (
-        refused(checkpoint, "drop optimizer state") == "there is no optimizer in the object graph"
-    )
-
-
-def test_a_tensor_may_be_called_optimizer_state(tmp_path):
-    ckptkit.save(tmp_path / "m", {"optimizer state": [1.0], "w": [1.0], "w/Adam": [1.0]})
-    with ckptkit.open(tmp_path / "m") as found:
-        assert "w" in found.edit('drop "optimizer state"').catalog
-        assert list(found.edit("drop  optimizer  state ").catalog) == ["optimizer state", "w"]
-
-
-OPTIMIZED = [
-    {"edges": [(1, "model"), (2, "trainer"), (5, "step")]},
-    {"edges": [(3, "w")]},
-    {
-        "edges": [
-            (4, "_variables"),
-            (5, "_iterations"),
-            (6, "_learning_rate"),
-            (7, "_trainable_variables"),
-        ]
-    },
-    variable(key("model/w")),
-    {"edges": [(5, "0"), (6, "1"), (8, "2")]},
-    variable(key("step")),
-    variable(key("trainer/_learning_rate")),
-    {"edges": [(3, "0"), (9, "1")]},
-    variable(key("trainer/_variables/2")),
-    variable(key("trainer/_trainable_variables/1")),
-]
-
-
-def test_state_is_what_only_the_optimizer_reaches(tmp_path):
-    with write(tmp_path / "m", OPTIMIZED) as found:
-        draft = found.edit("drop optimizer state")
-        assert draft.notes == ("drop optimizer state: 2 tensors go, 32 B",)
-        left = ["model/w", "step", "trainer/_trainable_variables/1"]
-        assert [name for name in draft.catalog if name != GRAPH_KEY] == list(map(key, left))
-        assert "has no state of its own" in refused(found, *["drop optimizer state"] * 2)
-        message = refused(found, "drop trainer/**")
-        assert "1 weight that is only named after the optimizer" in message
-        assert f"such as {left[2] + VALUE!r};" in message
-
-
-def test_slots_of_a_variable_that_went_are_state(tmp_path):
-    slot = "model/w/.OPTIMIZER_SLOT/trainer/m"
-    nodes = [*OPTIMIZED, variable(key(slot))]
-    nodes[2] = {**nodes[2], "slots": [(3, "m", len(OPTIMIZED))]}
-    with write(tmp_path / "m", nodes) as found:
-        graph, _ = graph_after(found, f"drop {key('model/w')}")
-        assert key(slot) in graph.key
-        graph, _ = graph_after(found, f"drop {key('model/w')}", "drop optimizer state")
-        assert key(slot) not in graph.key
-
-
-def test_nothing_but_state_is_not_dropped(tmp_path):
-    nodes = [{"edges": [(1, "optimizer")]}, {"edges": [(2, "iter")]}, variable("optimizer/iter")]
-    with write(tmp_path / "m", nodes) as found:
-        assert "nothing but the state of an optimizer" in refused(found, "drop optimizer state")
-
-
-NAMED = {
-    "dense/kernel": (2, 3),
-    "dense/kernel/Adam": (2, 3),
-    "dense/kernel/Adam_1": (2, 3),
-    "dense/bias": (3,),
-    "dense/bias/Momentum": (3,),
-    "training/dense/bias/RMSProp": (3,),
-    "beta1_power": (),
-    "training/beta2_power_1": (),
-    "global_step": (),
-    "other/Adam": (2, 3),
-    "dense/bias/Adagrad": (4,),
-}
-
-
-def test_without_a_graph_state_is_told_by_names(tmp_path):
-    import numpy as np
-
-    ckptkit.save(tmp_path / "m", {name: np.zeros(shape, "f4") for name, shape in NAMED.items()})
-    with ckptkit.open(tmp_path / "m") as found:
-        left = found.edit(DropOptimizerState()).catalog
-        assert list(left) == [
-            "dense/bias",
-            "dense/bias/Adagrad",
-            "dense/kernel",
-            "global_step",
-            "other/Adam",
-        ]
-        assert "no tensor is named as optimizers name" in refused(
-            found, *["drop optimizer state"] * 2
-        )
-
-
-@pytest.mark.parametrize("how", ["append", "auto", "link"])
-def test_every_way_of_writing_takes_the_graph_along(checkpoint, how):
-    to = checkpoint.path + "-n" if how == "link" else None
-    checkpoint.edit("rename ^net/ -> model/").plan(to, how=how).run()
-    with ckptkit.open(to or checkpoint.path) as found:
-        graph = load_graph(found.catalog)
-        assert key("model/dense/kernel") in graph.key
-        assert found.verify().ok
 
 
 # --- targets everywhere ------------------------------------------------------------------------
