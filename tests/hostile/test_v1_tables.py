@@ -12,6 +12,7 @@ import ckptkit
 from ckptkit import CorruptError, UnknownFormatError, UnsupportedError, _native
 from ckptkit.engine.check import verify_path
 from ckptkit.formats.tensorflow.v1 import table as module
+from tests.golden.damage import flip
 from tests.hostile import forge
 from tests.hostile.first import KEY, SOUND, W, write
 from tests.hostile.forge import assemble, body, handle, item, refused
@@ -30,16 +31,14 @@ def test_other_ends_are_no_tables(tmp_path):
 
 @pytest.mark.parametrize("at", [0, 40, -60])
 def test_a_bit_of_a_small_block(tmp_path, at):
-    content = bytearray(table.assemble([SOUND]))
-    content[at] ^= 1
-    refused(write(tmp_path, bytes(content)), CorruptError, "checksum of the block of")
+    path = write(tmp_path, table.assemble([SOUND]))
+    flip(path, at, bits=1)
+    refused(path, CorruptError, "checksum of the block of")
 
 
 def test_the_metaindex_is_read_by_nobody(tmp_path):
-    content = bytearray(table.assemble([SOUND]))
-    where = len(table.seal(table.encode_block(SOUND, 16)))
-    content[where] ^= 1
-    path = write(tmp_path, bytes(content))
+    path = write(tmp_path, table.assemble([SOUND]))
+    flip(path, len(table.seal(table.encode_block(SOUND, 16))), bits=1)
     forge.warned(path, "checksum of the metaindex block")
     assert ckptkit.open(path)["w"].shape == (2, 3)
     other = table.seal(body([item(0, b"a", b"b")]))
@@ -207,9 +206,8 @@ def test_large_values_are_not_read_to_list_them(tmp_path, large, monkeypatch):
 def test_a_bit_of_a_large_value(tmp_path, large, name):
     marks = {"a": LARGE["a"][1][200_000:200_050].tobytes(), "c": b"x" * 500}
     marks["b"] = packed.encode(LARGE["b"][1][150_000:150_050].tolist())
-    content = bytearray(large)
-    content[content.index(marks[name])] ^= 1
-    path = write(tmp_path, bytes(content))
+    path = write(tmp_path, large)
+    flip(path, large.index(marks[name]), bits=1)
     with ckptkit.open(path) as found:
         with pytest.raises(CorruptError, match="checksum of bytes") as caught:
             found[name].read()
@@ -232,10 +230,8 @@ def test_a_bit_of_a_large_value(tmp_path, large, name):
 
 def test_a_bit_around_a_large_value(tmp_path, large):
     """The restarts of its block are read, and the bit shows in what its checksum should be."""
-    content = bytearray(large)
-    at = content.index(LARGE["a"][1].tobytes()) - 12
-    content[at] ^= 0x10
-    path = write(tmp_path, bytes(content))
+    path = write(tmp_path, large)
+    flip(path, large.index(LARGE["a"][1].tobytes()) - 12, bits=0x10)
     assert not verify_path(path).ok
 
 
@@ -243,9 +239,8 @@ def test_a_large_description(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SMALL", 0)
     path = write(tmp_path, table.assemble([SOUND[:1], SOUND[1:]]))
     np.testing.assert_array_equal(ckptkit.open(path)["w"].read(), W)
-    content = bytearray((tmp_path / "model").read_bytes())
-    content[5] ^= 1
-    refused(write(tmp_path, bytes(content)), CorruptError, "checksum of the block")
+    flip(path, 5, bits=1)
+    refused(path, CorruptError, "checksum of the block")
 
 
 def test_small_tensors_in_a_large_block(tmp_path, monkeypatch):
